@@ -1,0 +1,51 @@
+# One place for the flags that every target shares.
+
+add_library(lodge_flags INTERFACE)
+target_compile_options(lodge_flags INTERFACE
+  -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
+  -fno-strict-aliasing)
+target_include_directories(lodge_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(lodge_flags INTERFACE -Wthread-safety)
+endif()
+if(LODGE_SANITIZE)
+  target_compile_options(lodge_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(lodge_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
+# lodge_library(NAME sources... [DEPENDS targets...])
+# A static library of the project: target lodge_NAME.
+function(lodge_library name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  add_library(lodge_${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
+  target_link_libraries(lodge_${name} PUBLIC lodge_flags ${ARG_DEPENDS})
+endfunction()
+
+# lodge_freestanding(NAME sources... [DEPENDS targets...])
+# The freestanding core (docs/engine.md): general registers only, no exceptions, no RTTI, no calls into
+# the C library, so that helpers never disturb the guest's vector and x87 state.
+function(lodge_freestanding name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  add_library(lodge_${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
+  target_compile_options(lodge_${name} PRIVATE
+    -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing
+    -ffreestanding -mgeneral-regs-only -fno-exceptions -fno-rtti -fno-stack-protector
+    -fno-tree-loop-distribute-patterns -fno-threadsafe-statics -fno-asynchronous-unwind-tables -mno-red-zone -O2)
+  target_include_directories(lodge_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  if(ARG_DEPENDS)
+    target_link_libraries(lodge_${name} PUBLIC ${ARG_DEPENDS})
+  endif()
+endfunction()
+
+# lodge_test(NAME sources... [DEPENDS targets...])
+# Unit tests beside the code: one binary NAME_test, its cases known to ctest by name.
+function(lodge_test name)
+  if(NOT LODGE_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  add_executable(${name}_test ${ARG_UNPARSED_ARGUMENTS})
+  set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_link_libraries(${name}_test PRIVATE lodge_flags ${ARG_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
+  gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endfunction()

@@ -1,0 +1,23 @@
+// Lodge's own engine behind the boundary of engine/api: a same-ISA translator that needs neither VT-x nor SVM.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/error.hpp"
+#include "engine/api/engine.hpp"
+
+namespace lodge::engine::soft {
+
+struct Options {
+  // With a virtual clock, time is a function of the guest instructions executed: a run repeats exactly, same
+  // interrupts at the same instructions. One vCPU only. Picoseconds a guest instruction.
+  bool virtual_clock = false;
+  uint32_t picoseconds_per_instruction = 1000;
+};
+
+// Fails with ErrorKind::Unsupported and a message that says what is missing when this host cannot run it
+// (no FSGSBASE in user mode, no executable memfd).
+[[nodiscard]] Result<std::unique_ptr<System>> create_system(const Options& options = {});
+
+}  // namespace lodge::engine::soft

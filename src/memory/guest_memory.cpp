@@ -1,0 +1,83 @@
+#include "memory/guest_memory.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace lodge::memory {
+
+namespace {
+constexpr uint64_t kPage = 4096;
+}
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::vector<Range> ranges) {
+  std::unique_ptr<GuestMemory> memory(new GuestMemory);
+  uint64_t end = 0;
+  for (const Range& range : ranges) {
+    if (range.size == 0 || range.size % kPage != 0 || range.guest_physical % kPage != 0 || range.guest_physical < end ||
+        range.guest_physical + range.size < range.guest_physical)
+      return fail(ErrorKind::Internal, "guest memory range {:#x}+{:#x} is not a sorted, page-aligned range", range.guest_physical,
+                  range.size);
+    end = range.guest_physical + range.size;
+    memory->size_ += range.size;
+  }
+  if (memory->size_ == 0) return fail(ErrorKind::Internal, "guest memory of size 0");
+
+  memory->fd_ = Fd(memfd_create("lodge-guest-memory", MFD_CLOEXEC));
+  if (!memory->fd_) return os_fail("memfd_create for guest memory");
+  if (ftruncate(memory->fd_.get(), static_cast<off_t>(memory->size_)) != 0)
+    return os_fail(fmt::format("reserving {} MiB of guest memory", memory->size_ >> 20));
+  void* base = mmap(nullptr, memory->size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd_.get(), 0);
+  if (base == MAP_FAILED) return os_fail(fmt::format("mapping {} MiB of guest memory", memory->size_ >> 20));
+  memory->base_ = static_cast<std::byte*>(base);
+  // A core dump of the VM process is about Lodge; the guest's memory would only make it huge.
+  madvise(base, memory->size_, MADV_DONTDUMP);
+  madvise(base, memory->size_, MADV_HUGEPAGE);
+
+  uint64_t offset = 0;
+  for (const Range& range : ranges) {
+    memory->regions_.push_back({range, memory->base_ + offset, offset});
+    offset += range.size;
+  }
+  return memory;
+}
+
+GuestMemory::~GuestMemory() {
+  if (base_) munmap(base_, size_);
+}
+
+std::span<std::byte> GuestMemory::span(uint64_t gpa, uint64_t length) const {
+  for (const Region& region : regions_) {
+    if (gpa >= region.guest_physical && gpa - region.guest_physical <= region.size && length <= region.size - (gpa - region.guest_physical))
+      return {region.host + (gpa - region.guest_physical), length};
+  }
+  return {};
+}
+
+bool GuestMemory::read(uint64_t gpa, std::span<std::byte> into) const {
+  const auto from = span(gpa, into.size());
+  if (from.size() != into.size()) return false;
+  std::memcpy(into.data(), from.data(), into.size());
+  return true;
+}
+
+bool GuestMemory::write(uint64_t gpa, std::span<const std::byte> from) {
+  const auto into = span(gpa, from.size());
+  if (into.size() != from.size()) return false;
+  begin_write(gpa, from.size());
+  std::memcpy(into.data(), from.data(), from.size());
+  commit_write(gpa, from.size());
+  return true;
+}
+
+bool GuestMemory::fill(uint64_t gpa, std::byte value, uint64_t length) {
+  const auto into = span(gpa, length);
+  if (into.size() != length) return false;
+  begin_write(gpa, length);
+  std::memset(into.data(), static_cast<int>(value), length);
+  commit_write(gpa, length);
+  return true;
+}
+
+}  // namespace lodge::memory

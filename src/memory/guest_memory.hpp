@@ -1,0 +1,69 @@
+// Guest RAM as the host sees it: one memfd, mapped once, laid out in guest-physical ranges.
+//
+// The memory is shared (MAP_SHARED on a memfd), so that snapshots, migration and vhost-user can hand it on.
+// Pages that the guest never touched cost nothing. Threads: reads and writes from any thread; the layout
+// is fixed after create().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/fd.hpp"
+#include "memory/coherence.hpp"
+
+namespace lodge::memory {
+
+struct Range {
+  uint64_t guest_physical = 0;  // page-aligned
+  uint64_t size = 0;            // bytes, page-aligned
+};
+
+class GuestMemory {
+ public:
+  // Reserves and maps the ranges (sorted, not overlapping). ErrorKind::Resource when the host lacks memory.
+  static Result<std::unique_ptr<GuestMemory>> create(std::vector<Range> ranges);
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  struct Region : Range {
+    std::byte* host = nullptr;  // first byte of the range in this process
+    uint64_t file_offset = 0;   // its place in fd()
+  };
+  [[nodiscard]] std::span<const Region> regions() const { return regions_; }
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] uint64_t size() const { return size_; }
+
+  // The engine that must hear of device writes; set once, before the first write of a running guest.
+  void set_observer(WriteObserver* observer) { observer_ = observer; }
+
+  // The whole range [gpa, gpa+length) as one host span, or an empty span if any byte of it is not RAM.
+  // For reading, or for writing between begin_write() and commit_write().
+  [[nodiscard]] std::span<std::byte> span(uint64_t gpa, uint64_t length) const;
+
+  // False (and nothing done) if any byte of the range is not RAM.
+  [[nodiscard]] bool read(uint64_t gpa, std::span<std::byte> into) const;
+  [[nodiscard]] bool write(uint64_t gpa, std::span<const std::byte> from);
+  [[nodiscard]] bool fill(uint64_t gpa, std::byte value, uint64_t length);
+
+  void begin_write(uint64_t gpa, uint64_t length) const noexcept {
+    if (observer_) observer_->begin_write(gpa, length);
+  }
+  void commit_write(uint64_t gpa, uint64_t length) const noexcept {
+    if (observer_) observer_->commit_write(gpa, length);
+  }
+
+ private:
+  GuestMemory() = default;
+  Fd fd_;
+  std::byte* base_ = nullptr;
+  uint64_t size_ = 0;
+  std::vector<Region> regions_;
+  WriteObserver* observer_ = nullptr;
+};
+
+}  // namespace lodge::memory
