@@ -37,15 +37,19 @@ function(lodge_freestanding name)
   endif()
 endfunction()
 
-# lodge_test(NAME sources... [DEPENDS targets...])
-# Unit tests beside the code: one binary NAME_test, its cases known to ctest by name.
+# lodge_test(NAME sources... [DEPENDS targets...] [LABEL label])
+# Unit tests beside the code: one binary NAME_test, its cases known to ctest by name and by LABEL: `unit` (the default, also
+# run under the sanitizers), `translated` (runs translated code, which no sanitizer understands) or `long` (./test --long).
 function(lodge_test name)
   if(NOT LODGE_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL" "DEPENDS" ${ARGN})
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
   add_executable(${name}_test ${ARG_UNPARSED_ARGUMENTS})
   set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_link_libraries(${name}_test PRIVATE lodge_flags ${ARG_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
-  gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+  gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 LABELS ${ARG_LABEL})
 endfunction()
