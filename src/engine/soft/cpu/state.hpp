@@ -1,0 +1,209 @@
+// The state of one virtual processor, as translated code and the freestanding core see it.
+//
+// Translated code addresses this block through GS, so offsets are part of the contract with translate/ (it takes
+// them with offsetof). The block is plain data: no constructor with effects, no pointer ownership.
+//
+// Between two guest instructions everything here is exact, except the vector and x87 state, which lives in the
+// host's own registers while guest code runs (vcpu/) and in `vector` otherwise.
+//
+// Threads: owned by the vCPU's thread. The members of type std::atomic may be touched by others.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+struct kvm_run;
+
+namespace lodge::engine::soft {
+
+// Encodings of ModRM and opcodes (SDM vol. 2, table 2-2).
+enum Gpr : uint8_t { kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi, kR8, kR9, kR10, kR11, kR12, kR13, kR14, kR15 };
+enum SegmentIndex : uint8_t { kEs, kCs, kSs, kDs, kFs, kGs, kSegmentCount };
+
+// A segment register with its hidden part. `attributes` are bits 8-15 and 20-23 of the descriptor's upper dword moved
+// together as in SDM vol. 3 table "VMX access rights": type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D/B 14, G 15.
+// A null (unusable) data segment has P clear. The limit is in bytes (scaled by G).
+struct SegmentRegister {
+  uint64_t base;
+  uint32_t limit;
+  uint16_t selector;
+  uint16_t attributes;
+};
+namespace attr {
+constexpr uint16_t kAccessed = 1, kWritable = 2, kReadable = 2, kExpandDown = 4, kConforming = 4, kCode = 8;  // of type, S set
+constexpr uint16_t kS = 1 << 4, kDplShift = 5, kPresent = 1 << 7, kL = 1 << 13, kDb = 1 << 14, kG = 1 << 15;
+}  // namespace attr
+
+struct DescriptorTable {
+  uint64_t base;
+  uint32_t limit;
+  uint32_t reserved;
+};
+
+namespace eflags {
+constexpr uint32_t kCf = 1u << 0, kPf = 1u << 2, kAf = 1u << 4, kZf = 1u << 6, kSf = 1u << 7, kTf = 1u << 8, kIf = 1u << 9, kDf = 1u << 10,
+                   kOf = 1u << 11, kIopl = 3u << 12, kNt = 1u << 14, kRf = 1u << 16, kVm = 1u << 17, kAc = 1u << 18, kVif = 1u << 19,
+                   kVip = 1u << 20, kId = 1u << 21;
+constexpr uint32_t kArithmeticLow = kCf | kPf | kAf | kZf | kSf;
+constexpr uint32_t kArithmetic = kArithmeticLow | kOf;
+constexpr uint32_t kSystem = kTf | kIf | kDf | kIopl | kNt | kRf | kVm | kAc | kVif | kVip | kId;
+}  // namespace eflags
+
+namespace cr0 {
+constexpr uint64_t kPe = 1, kMp = 2, kEm = 4, kTs = 8, kEt = 16, kNe = 32, kWp = 1 << 16, kAm = 1 << 18, kNw = 1 << 29, kCd = 1 << 30,
+                   kPg = 1u << 31;
+}
+namespace cr4 {
+constexpr uint64_t kVme = 1, kPvi = 2, kTsd = 4, kDe = 8, kPse = 16, kPae = 32, kMce = 64, kPge = 128, kPce = 256, kOsfxsr = 512,
+                   kOsxmmexcpt = 1024, kUmip = 1 << 11, kFsgsbase = 1 << 16, kPcide = 1 << 17, kOsxsave = 1 << 18, kSmep = 1 << 20,
+                   kSmap = 1 << 21;
+}
+namespace efer {
+constexpr uint64_t kSce = 1, kLme = 1 << 8, kLma = 1 << 10, kNx = 1 << 11;
+}
+
+enum Vector : uint8_t {
+  kDe = 0,
+  kDb = 1,
+  kNmi = 2,
+  kBp = 3,
+  kOf = 4,
+  kBr = 5,
+  kUd = 6,
+  kNm = 7,
+  kDf = 8,
+  kTs = 10,
+  kNp = 11,
+  kSs_ = 12,
+  kGp = 13,
+  kPf = 14,
+  kMf = 16,
+  kAc = 17,
+  kMc = 18,
+  kXm = 19,
+};
+
+// What a helper that does not return hands to the vCPU loop (cpu/unwind.hpp).
+enum class Unwind : uint32_t {
+  None = 0,     // the guarded call returned
+  Exception,    // CpuState::exception is to be delivered; rip is at the faulting instruction
+  Exit,         // leave run(): CpuState::exit_reason and kvm_run are filled in; the instruction is pending (replay log)
+  SlowVariant,  // run this one instruction again in its bounce-buffer form
+  Restart,      // look at requests, then run this instruction again from its start
+  Shutdown,     // triple fault
+};
+
+struct PendingException {
+  uint8_t vector;
+  bool has_error_code;
+  bool is_software;  // INT n, INT3, INTO: return address is the next instruction, DPL of the gate is checked
+  bool is_external;  // came from an interrupt or from delivering an event: EXT bit in error codes that delivery pushes
+  uint32_t error_code;
+  uint64_t cr2;  // #PF
+  uint64_t dr6;  // #DB: bits to OR into DR6
+};
+
+// Interrupt shadow of STI and MOV SS (SDM vol. 3, 6.8.3): set by the instruction, cleared by the loop after the next one.
+enum Shadow : uint8_t { kShadowNone = 0, kShadowSti = 1, kShadowMovSs = 2 };
+
+struct Mmu;        // mmu/
+struct Replay;     // vcpu/replay.hpp: accesses of an instruction that exits in its middle
+struct VcpuHooks;  // vcpu/hooks.hpp: the way from the core to the engine around it
+
+// Model-specific registers that are plain storage for the core.
+struct Msrs {
+  uint64_t star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
+  uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+  uint64_t pat, misc_enable, mtrr_def_type, mtrr_fixed[11], mtrr_variable[16];
+  uint64_t debugctl, mcg_status, mcg_cap, mcg_ctl, mc_banks[32 * 4], spec_ctrl, feature_control, xss;
+  uint64_t tsc_adjust;
+  // KVM's paravirtual MSRs (Documentation/virt/kvm/x86/msr.rst)
+  uint64_t kvm_wall_clock, kvm_system_time, kvm_async_pf_en, kvm_async_pf_int, kvm_steal_time, kvm_eoi_en, kvm_poll_control;
+  // AMD
+  uint64_t hwcr, syscfg, patch_level, de_cfg, virt_spec_ctrl;
+};
+
+// CpuState::request.
+enum Request : uint32_t {
+  kRequestKick = 1,   // leave run() with RunResult::Interrupted
+  kRequestEvent = 2,  // look at VcpuHooks::pending_events
+  kRequestFlush = 4,  // empty the TLBs (a page became code or is dirty-logged) and acknowledge
+  kRequestStop = 8,   // stand still outside guest mode until the exclusive section of another vCPU ends
+};
+
+struct alignas(64) CpuState {
+  uint64_t gpr[16];
+  uint64_t rip;       // of the instruction about to run or running
+  uint64_t next_rip;  // set before a system helper is called: the following instruction; a helper that branches overwrites it
+  uint8_t flags_of;   // OF: 0 or 1
+  uint8_t flags_low;  // SF ZF AF PF CF in LAHF's layout, bit 1 always set
+  uint16_t reserved0;
+  uint32_t eflags_system;  // the others (eflags::kSystem)
+
+  SegmentRegister seg[kSegmentCount];
+  SegmentRegister ldtr, tr;
+  DescriptorTable gdtr, idtr;
+
+  uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
+  uint64_t dr[8];     // 0-3, 6 and 7
+  uint64_t pdpte[4];  // PAE paging: loaded with CR3 (SDM vol. 3, 4.4.1)
+
+  uint8_t cpl;
+  uint8_t shadow;    // Shadow
+  bool nmi_blocked;  // from an NMI's delivery to IRET
+  bool halted;
+  bool smm;
+  bool slow_variant;  // the running instruction is its bounce-buffer form
+  uint8_t reserved1[2];
+
+  PendingException exception;
+  uint32_t exit_reason;  // KVM_EXIT_*
+  uint32_t key;          // translation key: all state that a translation depends on (cpu/mode.hpp), kept by mode_changed()
+  uint32_t view;         // which TLB array data accesses use (mmu/), kept by mode_changed()
+  uint32_t id;           // vCPU id = APIC id
+
+  Msrs msrs;
+
+  // Event requests from other threads (vcpu/); nonzero makes the loop look before the next block.
+  std::atomic<uint32_t> request;
+  uint32_t reserved2;
+
+  uint64_t instructions;  // guest instructions completed
+  int64_t budget;         // virtual clock: instructions until the next timed event
+
+  uint64_t host_rsp;  // innermost guarded call (cpu/unwind.hpp)
+  Mmu* mmu;
+  Replay* replay;
+  VcpuHooks* hooks;
+  struct kvm_run* run;  // the page shared with the caller of run()
+  void* vcpu;           // the engine's Vcpu around this state
+  void* jump_cache;     // translate/: translations found lately
+
+  // x87's last instruction and operand: the host's own would show host addresses.
+  uint64_t x87_ip, x87_dp;
+  uint16_t x87_opcode, x87_cs, x87_ds, reserved3;
+
+  // Scratch of translated code and helpers: operands spilled for a helper, and the bounce buffer, whose users keep the
+  // guest address's alignment modulo 64.
+  alignas(64) uint8_t operand[4][64];
+  alignas(64) uint8_t bounce[64 + 4096];
+};
+
+// EFLAGS as PUSHF sees it, and its parts from such a value.
+inline uint32_t get_eflags(const CpuState& c) {
+  return (c.flags_low & eflags::kArithmeticLow) | (static_cast<uint32_t>(c.flags_of) << 11) | c.eflags_system | 2;
+}
+inline void set_eflags(CpuState& c, uint32_t value) {
+  c.flags_low = static_cast<uint8_t>((value & eflags::kArithmeticLow) | 2);
+  c.flags_of = (value >> 11) & 1;
+  c.eflags_system = value & eflags::kSystem;
+}
+
+inline bool protected_mode(const CpuState& c) { return c.cr0 & cr0::kPe; }
+inline bool v86_mode(const CpuState& c) { return c.eflags_system & eflags::kVm; }
+inline bool real_or_v86(const CpuState& c) { return !protected_mode(c) || v86_mode(c); }
+inline bool long_mode(const CpuState& c) { return c.efer & efer::kLma; }
+inline bool code64(const CpuState& c) { return long_mode(c) && (c.seg[kCs].attributes & attr::kL); }
+
+}  // namespace lodge::engine::soft

@@ -1,0 +1,37 @@
+// Accesses that leave run() in the middle of an instruction.
+//
+// An instruction that reads a port or MMIO exits with its first read unanswered. Nothing of it lives in a frame: the
+// replay log remembers, in order, the accesses already answered. When run() is entered again the answer is taken from kvm_run,
+// the instruction starts again from its beginning, and its accesses are answered from the log as far as it goes. Writes
+// are performed once: an instruction that reached its last write has committed its registers, and what is left of
+// the write is in the log as fragments that go out one exit at a time.
+#pragma once
+
+#include "engine/soft/cpu/state.hpp"
+
+namespace lodge::engine::soft {
+
+struct ReplayEntry {
+  uint64_t address;  // guest-physical, or the port
+  uint64_t value;
+  uint32_t size;
+  bool port, write, done;
+};
+
+struct Replay {
+  // One instruction touches at most: a 64-byte vector on both sides of an unaligned boundary, or FXSAVE/XSAVE to MMIO (832 bytes).
+  static constexpr uint32_t kMax = 256;
+  uint32_t count;  // entries in use
+  uint32_t next;   // the entry that the running instruction's next access matches
+  bool pending;    // the last entry waits for the caller's answer in kvm_run
+  bool draining;   // the instruction is done but for the write fragments from `next` on
+  ReplayEntry entry[kMax];
+};
+
+// An MMIO or port access of at most 8 (port: 4) bytes that does not cross an 8-byte boundary... chips first, then the log, then an exit.
+uint64_t replay_mmio_read(CpuState& c, uint64_t gpa, uint32_t size);
+void replay_mmio_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value);
+uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size);
+void replay_port_write(CpuState& c, uint16_t port, uint32_t size, uint32_t value);
+
+}  // namespace lodge::engine::soft
