@@ -32,6 +32,11 @@ namespace lodge::engine {
 // a signal or immediate_exit came first (KVM_RUN's EINTR); the state is consistent and can be saved.
 enum class RunResult { Exit, Interrupted };
 
+// The contents of kvm_xsave, which itself ends in a flexible array and so cannot be the value of a Result.
+struct Xsave {
+  uint32_t region[1024];
+};
+
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
@@ -52,8 +57,8 @@ class Vcpu {
   [[nodiscard]] virtual Result<> set_regs(const kvm_regs& regs) = 0;
   [[nodiscard]] virtual Result<kvm_sregs> get_sregs() = 0;
   [[nodiscard]] virtual Result<> set_sregs(const kvm_sregs& sregs) = 0;
-  [[nodiscard]] virtual Result<kvm_xsave> get_xsave() = 0;  // x87, SSE and AVX in the standard XSAVE layout
-  [[nodiscard]] virtual Result<> set_xsave(const kvm_xsave& xsave) = 0;
+  [[nodiscard]] virtual Result<Xsave> get_xsave() = 0;  // x87, SSE and AVX in the standard XSAVE layout
+  [[nodiscard]] virtual Result<> set_xsave(const Xsave& xsave) = 0;
   [[nodiscard]] virtual Result<kvm_xcrs> get_xcrs() = 0;
   [[nodiscard]] virtual Result<> set_xcrs(const kvm_xcrs& xcrs) = 0;
   [[nodiscard]] virtual Result<kvm_debugregs> get_debugregs() = 0;
