@@ -1,0 +1,148 @@
+#!/bin/bash
+# Takes stock Debian kernels out of their packages, without installing anything.
+#
+#   tools/guest-kernels.sh [FLAVOUR...]     flavours: amd64 cloud-amd64 686-pae (default: all)
+#
+# For each flavour build/guests/FLAVOUR/ then holds `vmlinuz`, `config`, `release` (what uname -r will say) and
+# `modules/` (the few modules that guests here use). The 686-pae flavour comes with `busybox`, a 32-bit one.
+# A flavour that cannot be had leaves `unavailable` with the reason in its folder; the exit code is 1 then.
+#
+# apt works on lists of its own below build/guests/apt, so neither root nor a foreign architecture in the system's dpkg
+# is needed, and the system's package state stays as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+guests=$PWD/build/guests
+apt_state=$guests/apt
+
+declare -A meta_package=(
+    [amd64]=linux-image-amd64
+    [cloud-amd64]=linux-image-cloud-amd64
+    [686-pae]=linux-image-686-pae:i386
+)
+# irqbypass, kvm, ccp, kvm-amd: the nested machine. button, evdev: a guest that reacts to its power button.
+modules='irqbypass|kvm|ccp|kvm-amd|kvm-intel|button|evdev'
+
+apt_options=(
+    -qq
+    -o "Dir::State::Lists=$apt_state/lists"
+    -o "Dir::Cache=$apt_state/cache"
+    -o "Dir::State::status=$apt_state/status"
+    -o "APT::Sandbox::User=$(id -un)"
+    -o "APT::Architecture=amd64"
+    -o "APT::Architectures::=amd64"
+    -o "APT::Architectures::=i386"
+    -o "Acquire::Languages=none"
+    -o "Acquire::Retries=3"
+)
+
+lists_fresh=no
+# Gets the package lists once a run. Mirrors are replaced while they are read ("File has unexpected size"): try again, and
+# go on with what did come; what is missing shows when the package is looked for.
+refresh_lists() {
+    [[ $lists_fresh == no ]] || return 0
+    lists_fresh=yes
+    mkdir -p "$apt_state/lists/partial" "$apt_state/cache/archives/partial"
+    : >"$apt_state/status"
+    local attempt
+    for attempt in 1 2 3; do
+        apt-get "${apt_options[@]}" update >"$apt_state/log" 2>&1 && return 0
+        sleep $((attempt * 3))
+    done
+    return 0
+}
+
+# The versions of a package, newest first: the security suite's comes before the release's own.
+versions_of() { apt-cache "${apt_options[@]}" madison "$1" 2>/dev/null | awk -F'|' '{ gsub(/ /, "", $2); print $2 }' | uniq; }
+
+# The kernel package that version $2 of the meta package $1 depends on.
+real_package() {
+    local arch=${1##*:}
+    [[ $arch != "$1" ]] || arch=amd64
+    apt-cache "${apt_options[@]}" show "$1=$2" 2>/dev/null |
+        sed -n 's/^Depends: .*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -n 1 | sed "s/\$/:$arch/"
+}
+
+# download PACKAGE FOLDER: leaves the package as FOLDER/package.deb.
+download() {
+    local attempt
+    for attempt in 1 2; do
+        rm -f "$2"/*.deb
+        if (cd "$2" && apt-get "${apt_options[@]}" download "$1" >>"$apt_state/log" 2>&1); then
+            mv "$2"/*.deb "$2/package.deb"
+            return 0
+        fi
+        sleep 2
+    done
+    return 1
+}
+
+# unpack_kernel FOLDER: takes kernel, configuration and modules out of FOLDER/package.deb.
+unpack_kernel() {
+    local folder=$1 tree=$1/tree
+    rm -rf "$tree"
+    mkdir -p "$tree" "$folder/modules"
+    dpkg-deb --fsys-tarfile "$folder/package.deb" | tar -x -C "$tree" --wildcards './boot/vmlinuz-*' './boot/config-*' './lib/modules/*/kernel/*.ko*'
+    find "$tree/lib/modules" -regextype posix-extended -regex ".*/($modules)\.ko(\.xz)?" -exec cp -t "$folder/modules" {} +
+    find "$folder/modules" -name '*.xz' -exec xz -d -f {} +
+    mv "$tree"/boot/config-* "$folder/config"
+    basename "$tree"/boot/vmlinuz-* | sed 's/^vmlinuz-//' >"$folder/release"
+    mv "$tree"/boot/vmlinuz-* "$folder/vmlinuz.new"
+    rm -rf "$tree" "$folder/package.deb"
+}
+
+fetch_kernel() {
+    local flavour=$1 folder=$guests/$1 meta=${meta_package[$1]} version package
+    mkdir -p "$folder"
+    refresh_lists
+    for version in $(versions_of "$meta"); do
+        package=$(real_package "$meta" "$version")
+        [[ -n $package ]] || continue
+        echo "taking the $flavour guest kernel from $package"
+        if download "$package" "$folder" && unpack_kernel "$folder"; then
+            return 0
+        fi
+    done
+    echo "no package of $meta could be downloaded: $(tail -n 1 "$apt_state/log" 2>/dev/null || true)" >"$folder/unavailable"
+    return 1
+}
+
+fetch_busybox_i386() {
+    local folder=$guests/686-pae
+    refresh_lists
+    if download busybox-static:i386 "$folder"; then
+        dpkg-deb --fsys-tarfile "$folder/package.deb" | tar -x -O ./bin/busybox >"$folder/busybox"
+        chmod +x "$folder/busybox"
+        rm "$folder/package.deb"
+        return 0
+    fi
+    echo "busybox-static:i386 could not be downloaded: $(tail -n 1 "$apt_state/log" 2>/dev/null || true)" >"$folder/unavailable"
+    return 1
+}
+
+# `vmlinuz` appears last, so that its presence says that the folder is complete.
+provide() {
+    local folder=$guests/$1
+    [[ ! -s $folder/vmlinuz ]] || return 0
+    rm -rf "$folder"
+    fetch_kernel "$1" || return 1
+    if [[ $1 == 686-pae ]]; then
+        fetch_busybox_i386 || return 1
+    fi
+    mv "$folder/vmlinuz.new" "$folder/vmlinuz"
+}
+
+[[ $# -gt 0 ]] || set -- amd64 cloud-amd64 686-pae
+result=0
+for flavour in "$@"; do
+    [[ -n ${meta_package[$flavour]:-} ]] || { echo "usage: tools/guest-kernels.sh [${!meta_package[*]}]..." >&2; exit 2; }
+    mkdir -p "$guests"
+    # Two builds at once (./demo and ./test) must not unpack into the same folder.
+    exec 9>"$guests/lock"
+    flock 9
+    if ! provide "$flavour"; then
+        echo "lodge: $(cat "$guests/$flavour/unavailable")" >&2
+        result=1
+    fi
+    exec 9>&-
+done
+exit $result
