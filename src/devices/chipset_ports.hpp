@@ -1,0 +1,83 @@
+// Small registers of a PC's chipset, one class each: reset control (0xCF9), system control port A (0x92), POST
+// code (0x80) and the debug consoles of Bochs (0xE9) and OVMF (0x402).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "devices/bus.hpp"
+
+namespace lodge::devices {
+
+// Reset control register (Intel ICH, 13.7.5; the FADT's RESET_REG): a rising RST_CPU resets; SYS_RST only
+// says how hard, and every reset of this machine is a full one.
+class ResetControl final : public BytePortDevice {
+ public:
+  static constexpr uint8_t kResetValue = 0x06;  // the FADT's RESET_VALUE: SYS_RST | RST_CPU
+  explicit ResetControl(std::function<void()> reset) : reset_(std::move(reset)) {}
+
+ protected:
+  uint8_t read_byte(uint64_t) override { return value_; }
+  void write_byte(uint64_t, uint8_t value) override {
+    constexpr uint8_t kResetCpu = 0x04, kStored = 0x0a;
+    const bool rises = (value & kResetCpu) && !(value_ & kResetCpu);
+    value_ = value & kStored;
+    if (rises && reset_) reset_();
+  }
+
+ private:
+  std::function<void()> reset_;
+  std::atomic<uint8_t> value_ = 0;
+};
+
+// System control port A (PS/2): bit 0 rising resets, bit 1 is the A20 gate. A20 cannot be masked here: the
+// bit only reads back, as on machines whose firmware leaves the gate open.
+class SystemControlA final : public BytePortDevice {
+ public:
+  explicit SystemControlA(std::function<void()> reset) : reset_(std::move(reset)) {}
+
+ protected:
+  uint8_t read_byte(uint64_t) override { return value_; }
+  void write_byte(uint64_t, uint8_t value) override {
+    const bool rises = (value & 1) && !(value_ & 1);
+    value_ = value & 0x02;
+    if (rises && reset_) reset_();
+  }
+
+ private:
+  std::function<void()> reset_;
+  std::atomic<uint8_t> value_ = 0x02;
+};
+
+// POST code display; Linux also writes it for a short delay.
+class PostCode final : public BytePortDevice {
+ public:
+  [[nodiscard]] uint8_t last() const { return value_; }
+
+ protected:
+  uint8_t read_byte(uint64_t) override { return value_; }
+  void write_byte(uint64_t, uint8_t value) override { value_ = value; }
+
+ private:
+  std::atomic<uint8_t> value_ = 0;
+};
+
+// A console for firmware developers: bytes written go to the sink; reading gives the port's signature
+// (0xE9 at Bochs' port), by which software finds it.
+class DebugConsole final : public BytePortDevice {
+ public:
+  DebugConsole(uint8_t signature, std::function<void(uint8_t)> sink) : signature_(signature), sink_(std::move(sink)) {}
+
+ protected:
+  uint8_t read_byte(uint64_t) override { return signature_; }
+  void write_byte(uint64_t, uint8_t value) override {
+    if (sink_) sink_(value);
+  }
+
+ private:
+  uint8_t signature_;
+  std::function<void(uint8_t)> sink_;
+};
+
+}  // namespace lodge::devices
