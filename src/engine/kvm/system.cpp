@@ -1,8 +1,10 @@
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/fd.hpp"
+#include "engine/kvm/abi.hpp"
 #include "engine/kvm/device.hpp"
 #include "engine/kvm/kvm.hpp"
 #include "engine/kvm/vm.hpp"
@@ -60,28 +62,26 @@ class KvmSystem final : public System {
 Result<std::vector<kvm_cpuid_entry2>> KvmSystem::get_supported_cpuid() {
   // The kernel says only that the list was too short (E2BIG), not by how much.
   for (size_t room = 128; room <= 4096; room *= 2) {
-    std::vector<kvm_cpuid_entry2> entries(room + 1);
-    static_assert(sizeof(kvm_cpuid2) <= sizeof(kvm_cpuid_entry2));
-    auto* list = reinterpret_cast<kvm_cpuid2*>(reinterpret_cast<std::byte*>(&entries[1]) - sizeof(kvm_cpuid2));
+    std::vector<std::byte> bytes(sizeof(Cpuid2Header) + room * sizeof(kvm_cpuid_entry2));
+    auto* list = reinterpret_cast<Cpuid2Header*>(bytes.data());
     list->nent = static_cast<uint32_t>(room);
-    const auto result = call(fd_.get(), KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID", list);
+    const auto result = call(fd_.get(), kGetSupportedCpuid, "KVM_GET_SUPPORTED_CPUID", list);
     if (!result && result.error().os_errno == E2BIG) continue;
     if (!result) return std::unexpected(result.error());
-    const uint32_t count = list->nent;
-    entries.erase(entries.begin());
-    entries.resize(count);
+    std::vector<kvm_cpuid_entry2> entries(list->nent);
+    std::memcpy(entries.data(), list + 1, entries.size() * sizeof(kvm_cpuid_entry2));
     return entries;
   }
   return fail(ErrorKind::Unsupported, "KVM_GET_SUPPORTED_CPUID: more than 4096 entries");
 }
 
 Result<std::vector<uint32_t>> KvmSystem::get_msr_index_list() {
-  kvm_msr_list probe = {};
-  const auto asked = call(fd_.get(), KVM_GET_MSR_INDEX_LIST, "KVM_GET_MSR_INDEX_LIST", &probe);
+  MsrListHeader probe = {};
+  const auto asked = call(fd_.get(), kGetMsrIndexList, "KVM_GET_MSR_INDEX_LIST", &probe);
   if (!asked && asked.error().os_errno != E2BIG) return std::unexpected(asked.error());
   std::vector<uint32_t> words(1 + probe.nmsrs);
   words[0] = probe.nmsrs;
-  TRY(call(fd_.get(), KVM_GET_MSR_INDEX_LIST, "KVM_GET_MSR_INDEX_LIST", words.data()));
+  TRY(call(fd_.get(), kGetMsrIndexList, "KVM_GET_MSR_INDEX_LIST", words.data()));
   return std::vector<uint32_t>(words.begin() + 1, words.begin() + 1 + std::min(words[0], probe.nmsrs));
 }
 

@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "engine/kvm/abi.hpp"
 #include "engine/kvm/device.hpp"
 
 namespace lodge::engine::kvm {
@@ -138,8 +139,8 @@ Result<kvm_regs> KvmVcpu::get_regs() { return get<kvm_regs>(fd_, KVM_GET_REGS, "
 Result<> KvmVcpu::set_regs(const kvm_regs& regs) { return set(fd_, KVM_SET_REGS, "KVM_SET_REGS", regs); }
 Result<kvm_sregs> KvmVcpu::get_sregs() { return get<kvm_sregs>(fd_, KVM_GET_SREGS, "KVM_GET_SREGS"); }
 Result<> KvmVcpu::set_sregs(const kvm_sregs& sregs) { return set(fd_, KVM_SET_SREGS, "KVM_SET_SREGS", sregs); }
-Result<Xsave> KvmVcpu::get_xsave() { return get<Xsave>(fd_, KVM_GET_XSAVE, "KVM_GET_XSAVE"); }
-Result<> KvmVcpu::set_xsave(const Xsave& xsave) { return set(fd_, KVM_SET_XSAVE, "KVM_SET_XSAVE", xsave); }
+Result<Xsave> KvmVcpu::get_xsave() { return get<Xsave>(fd_, kGetXsave, "KVM_GET_XSAVE"); }
+Result<> KvmVcpu::set_xsave(const Xsave& xsave) { return set(fd_, kSetXsave, "KVM_SET_XSAVE", xsave); }
 Result<kvm_xcrs> KvmVcpu::get_xcrs() { return get<kvm_xcrs>(fd_, KVM_GET_XCRS, "KVM_GET_XCRS"); }
 Result<> KvmVcpu::set_xcrs(const kvm_xcrs& xcrs) { return set(fd_, KVM_SET_XCRS, "KVM_SET_XCRS", xcrs); }
 Result<kvm_debugregs> KvmVcpu::get_debugregs() { return get<kvm_debugregs>(fd_, KVM_GET_DEBUGREGS, "KVM_GET_DEBUGREGS"); }
@@ -152,23 +153,23 @@ Result<kvm_lapic_state> KvmVcpu::get_lapic() { return get<kvm_lapic_state>(fd_, 
 Result<> KvmVcpu::set_lapic(const kvm_lapic_state& lapic) { return set(fd_, KVM_SET_LAPIC, "KVM_SET_LAPIC", lapic); }
 
 Result<size_t> KvmVcpu::get_msrs(std::span<kvm_msr_entry> entries) {
-  WithEntries<kvm_msrs, kvm_msr_entry> list(entries);
+  WithEntries<MsrsHeader, kvm_msr_entry> list(entries);
   list.header()->nmsrs = static_cast<uint32_t>(entries.size());
-  const auto worked = static_cast<size_t>(TRY(call(fd_.get(), KVM_GET_MSRS, "KVM_GET_MSRS", list.header())));
+  const auto worked = static_cast<size_t>(TRY(call(fd_.get(), kGetMsrs, "KVM_GET_MSRS", list.header())));
   std::memcpy(entries.data(), list.entries(), worked * sizeof(kvm_msr_entry));
   return worked;
 }
 
 Result<size_t> KvmVcpu::set_msrs(std::span<const kvm_msr_entry> entries) {
-  WithEntries<kvm_msrs, kvm_msr_entry> list(entries);
+  WithEntries<MsrsHeader, kvm_msr_entry> list(entries);
   list.header()->nmsrs = static_cast<uint32_t>(entries.size());
-  return static_cast<size_t>(TRY(call(fd_.get(), KVM_SET_MSRS, "KVM_SET_MSRS", list.header())));
+  return static_cast<size_t>(TRY(call(fd_.get(), kSetMsrs, "KVM_SET_MSRS", list.header())));
 }
 
 Result<> KvmVcpu::set_cpuid2(std::span<const kvm_cpuid_entry2> entries) {
-  WithEntries<kvm_cpuid2, kvm_cpuid_entry2> list(entries);
+  WithEntries<Cpuid2Header, kvm_cpuid_entry2> list(entries);
   list.header()->nent = static_cast<uint32_t>(entries.size());
-  TRY(call(fd_.get(), KVM_SET_CPUID2, "KVM_SET_CPUID2", list.header()));
+  TRY(call(fd_.get(), kSetCpuid2, "KVM_SET_CPUID2", list.header()));
   return {};
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "engine/kvm/abi.hpp"
 #include "engine/kvm/device.hpp"
 #include "engine/kvm/event.hpp"
 #include "engine/kvm/vcpu.hpp"
@@ -108,11 +109,11 @@ Result<> KvmVm::signal_msi(const kvm_msi& msi) {
 }
 
 Result<> KvmVm::set_gsi_routing(std::span<const kvm_irq_routing_entry> entries) {
-  std::vector<uint64_t> bytes((sizeof(kvm_irq_routing) + entries.size_bytes() + 7) / 8);
-  auto* routing = reinterpret_cast<kvm_irq_routing*>(bytes.data());
+  std::vector<uint64_t> bytes((sizeof(IrqRoutingHeader) + entries.size_bytes() + 7) / 8);
+  auto* routing = reinterpret_cast<IrqRoutingHeader*>(bytes.data());
   routing->nr = static_cast<uint32_t>(entries.size());
   if (!entries.empty()) std::memcpy(routing + 1, entries.data(), entries.size_bytes());
-  TRY(call(fd_->get(), KVM_SET_GSI_ROUTING, "KVM_SET_GSI_ROUTING", routing));
+  TRY(call(fd_->get(), kSetGsiRouting, "KVM_SET_GSI_ROUTING", routing));
   return {};
 }
 
