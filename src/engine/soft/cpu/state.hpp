@@ -180,6 +180,17 @@ struct alignas(64) CpuState {
   void* vcpu;           // the engine's Vcpu around this state
   void* jump_cache;     // translate/: translations found lately
 
+  CpuState* self;         // translated code loads the first argument of helpers from here
+
+  // The access of the running slow-variant instruction (translate/helpers.cpp).
+  uint64_t slow_linear;
+  uint32_t slow_size;
+  bool slow_direct;     // the operand is guest RAM itself, not the bounce buffer
+  bool slow_exclusive;  // other vCPUs stand still until the access is committed
+  bool events_waiting;  // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
+  bool guest_debug_step;  // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
+  uint64_t block_rip;   // where the running translation began
+
   // x87's last instruction and operand: the host's own would show host addresses.
   uint64_t x87_ip, x87_dp;
   uint16_t x87_opcode, x87_cs, x87_ds, reserved3;

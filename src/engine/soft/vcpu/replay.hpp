@@ -25,10 +25,21 @@ struct Replay {
   uint32_t next;   // the entry that the running instruction's next access matches
   bool pending;    // the last entry waits for the caller's answer in kvm_run
   bool draining;   // the instruction is done but for the write fragments from `next` on
+  uint64_t rip;     // the instruction that the entries belong to
   ReplayEntry entry[kMax];
 };
 
-// An MMIO or port access of at most 8 (port: 4) bytes that does not cross an 8-byte boundary... chips first, then the log, then an exit.
+// Takes the caller's answer out of kvm_run when run() is entered again after an exit. True: nothing more goes out before the
+// instruction may start again; false: another fragment is on its way (kvm_run is filled in).
+bool replay_resume(CpuState& c);
+// The running instruction is done (or starts another REP iteration): forgets its accesses.
+void replay_commit(CpuState& c);
+// Writes of an instruction that has committed everything else: those that no chip takes go out one exit at a time, and the
+// instruction ends when the last is done. Add each piece, then call replay_drain(), which unwinds if any is left.
+void replay_add_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value);
+void replay_drain(CpuState& c);
+
+// An MMIO access of at most 8 bytes, naturally aligned, or a port access of at most 4: the log first, then the chips, then an exit.
 uint64_t replay_mmio_read(CpuState& c, uint64_t gpa, uint32_t size);
 void replay_mmio_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value);
 uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size);

@@ -1,0 +1,68 @@
+// The translation lookaside buffers of one vCPU.
+//
+// A data entry answers for one 4 KiB page: host address = linear + addend if the tag of the access matches. Tags are
+// page-aligned linear addresses; an absent right has kNoTag, which no access can match. A page that holds translated code,
+// is read-only or not yet dirty in a dirty log has no write tag, so that the slow path sees each write to it.
+#pragma once
+
+#include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/mmu/mmu.hpp"
+#include "engine/soft/mmu/physical.hpp"
+
+namespace lodge::engine::soft {
+
+constexpr uint64_t kPageSize = 4096;
+constexpr uint64_t kPageMask = ~(kPageSize - 1);
+
+struct TlbEntry {
+  uint64_t read_tag, write_tag;
+  uint64_t addend;
+  uint64_t reserved;
+};
+
+struct FetchEntry {
+  uint64_t tag;
+  uint8_t* host;
+  const Slot* slot;
+  uint64_t gpa;
+};
+
+struct Mmu {
+  static constexpr uint64_t kNoTag = 1;  // never page-aligned
+  static constexpr uint32_t kEntries = 1024, kFetchEntries = 256;
+  TlbEntry tlb[kViewCount][kEntries];
+  FetchEntry fetch[2][kFetchEntries];  // supervisor, user
+  const PhysicalMap* map;
+  uint64_t generation;    // counts flushes: what is remembered by linear address elsewhere goes stale with it
+  uint64_t large_filter;  // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all
+};
+
+// One page of code: the host page that the linear page of `linear` is backed by. Raises #PF; host is null when the page is not RAM.
+struct FetchPage {
+  uint8_t* host;  // start of the page
+  const Slot* slot;
+  uint64_t gpa;
+};
+FetchPage mmu_fetch(CpuState& c, uint64_t linear);
+
+// Where a data access of one page may go directly; null when it is MMIO or may not be written directly
+// (code page, read-only slot, clean page of a dirty log). Raises #PF. [linear, linear+size) lies within one page.
+struct DataPage {
+  uint8_t* host;     // of `linear`, null for MMIO
+  const Slot* slot;  // null for MMIO
+  uint64_t gpa;      // of `linear`
+  bool direct;       // false: a write must be announced with mmu_written()
+};
+DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view);
+// After a write to RAM that was not direct: dirty log and translated code.
+void mmu_written(CpuState& c, const Slot& slot, uint64_t gpa, uint32_t length);
+
+// A walk without side effects (KVM_TRANSLATE, register dumps). False: not mapped.
+bool mmu_translate(const CpuState& c, uint64_t linear, uint64_t& gpa);
+
+// Implemented by translate/: bytes of a page with kPageCode changed. `host` may lie anywhere in the page.
+void code_written(CpuState& c, uint8_t* host, uint32_t length);
+
+inline uint64_t linear_mask(const CpuState& c) { return code64(c) ? ~uint64_t{0} : 0xffffffffu; }
+
+}  // namespace lodge::engine::soft
