@@ -4,14 +4,10 @@
 
 namespace lodge::engine::select {
 
-namespace {
-
 const Proof& proof_of_kvm() {
   static const Proof proof = prove_kvm();
   return proof;
 }
-
-}  // namespace
 
 Choice choose_auto() {
   const Proof& proof = proof_of_kvm();

@@ -26,6 +26,9 @@ struct Proof {
 // if it does not end by itself. Leaves nothing behind. Some milliseconds where KVM works. Threads: any.
 [[nodiscard]] Proof prove_kvm(const std::string& device = "/dev/kvm");
 
+// prove_kvm() of /dev/kvm, run once in a process and remembered.
+[[nodiscard]] const Proof& proof_of_kvm();
+
 // The same payload on an opened system, in this process and without a deadline.
 [[nodiscard]] Proof prove_system(System& system);
 
