@@ -109,6 +109,8 @@ enum Shadow : uint8_t { kShadowNone = 0, kShadowSti = 1, kShadowMovSs = 2 };
 
 struct Mmu;        // mmu/
 struct Replay;     // vcpu/replay.hpp: accesses of an instruction that exits in its middle
+struct CodeCache;  // translate/cache.hpp
+struct JumpCache;
 struct VcpuHooks;  // vcpu/hooks.hpp: the way from the core to the engine around it
 
 // Model-specific registers that are plain storage for the core.
@@ -134,6 +136,7 @@ enum Request : uint32_t {
 
 struct alignas(64) CpuState {
   uint64_t gpr[16];
+  uint64_t host_rsp;  // innermost guarded call (cpu/unwind.hpp)
   uint64_t rip;       // of the instruction about to run or running
   uint64_t next_rip;  // set before a system helper is called: the following instruction; a helper that branches overwrites it
   uint8_t flags_of;   // OF: 0 or 1
@@ -155,7 +158,8 @@ struct alignas(64) CpuState {
   bool halted;
   bool smm;
   bool slow_variant;  // the running instruction is its bounce-buffer form
-  uint8_t reserved1[2];
+  bool guest_step;    // KVM_GUESTDBG_SINGLESTEP: implies key::kSingleStep; the loop leaves after each instruction (LoopExit::Debug)
+  uint8_t reserved1;
 
   PendingException exception;
   uint32_t exit_reason;  // KVM_EXIT_*
@@ -169,10 +173,13 @@ struct alignas(64) CpuState {
   std::atomic<uint32_t> request;
   uint32_t reserved2;
 
+  // Breakpoints (DR6.B0-B3) that data and port accesses of the running instruction hit: cpu/debug.hpp.
+  uint32_t debug_hits;
+  uint32_t reserved4;
+
   uint64_t instructions;  // guest instructions completed
   int64_t budget;         // virtual clock: instructions until the next timed event
 
-  uint64_t host_rsp;  // innermost guarded call (cpu/unwind.hpp)
   Mmu* mmu;
   Replay* replay;
   VcpuHooks* hooks;
@@ -180,16 +187,17 @@ struct alignas(64) CpuState {
   void* vcpu;           // the engine's Vcpu around this state
   void* jump_cache;     // translate/: translations found lately
 
-  CpuState* self;         // translated code loads the first argument of helpers from here
+  CpuState* self;  // translated code loads the first argument of helpers from here
 
   // The access of the running slow-variant instruction (translate/helpers.cpp).
   uint64_t slow_linear;
   uint32_t slow_size;
-  bool slow_direct;     // the operand is guest RAM itself, not the bounce buffer
-  bool slow_exclusive;  // other vCPUs stand still until the access is committed
-  bool events_waiting;  // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
+  bool slow_direct;       // the operand is guest RAM itself, not the bounce buffer
+  bool slow_exclusive;    // other vCPUs stand still until the access is committed
+  bool events_waiting;    // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
   bool guest_debug_step;  // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
-  uint64_t block_rip;   // where the running translation began
+  uint8_t* slow_host[2];  // of an exclusive access: RAM on both sides of the page boundary
+  uint64_t block_rip;     // where the running translation began
 
   // x87's last instruction and operand: the host's own would show host addresses.
   uint64_t x87_ip, x87_dp;

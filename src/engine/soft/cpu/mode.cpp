@@ -1,0 +1,57 @@
+#include "engine/soft/cpu/mode.hpp"
+
+#include "engine/soft/cpu/debug.hpp"
+
+namespace lodge::engine::soft {
+namespace {
+
+bool flat(const SegmentRegister& s) {
+  constexpr uint16_t kMask = attr::kPresent | attr::kS | attr::kCode | attr::kExpandDown | attr::kWritable;
+  return s.base == 0 && s.limit == 0xffffffff && (s.attributes & kMask) == (attr::kPresent | attr::kS | attr::kWritable);
+}
+
+uint32_t code_key(const CpuState& c) {
+  uint32_t k = 0;
+  if (code64(c)) {
+    k |= key::kCode64;
+  } else {
+    if (c.seg[kCs].attributes & attr::kDb) k |= key::kCode32;
+    if (!flat(c.seg[kDs]) || !flat(c.seg[kEs]) || !flat(c.seg[kSs])) k |= key::kSegmented;
+  }
+  if (c.seg[kSs].attributes & attr::kDb) k |= key::kStack32;
+  if (!real_or_v86(c)) k |= key::kProtected;
+  if (protected_mode(c) && v86_mode(c)) k |= key::kV86;
+  if (c.cpl == 3) k |= key::kUser;
+  if (long_mode(c)) k |= key::kLongMode;
+  return k;
+}
+
+uint32_t coprocessor_key(const CpuState& c) {
+  uint32_t k = 0;
+  if (c.cr0 & (cr0::kTs | cr0::kEm)) k |= key::kX87Nm;
+  if (c.cr0 & cr0::kEm) k |= key::kX87Em;
+  if ((c.cr0 & cr0::kMp) && (c.cr0 & cr0::kTs)) k |= key::kWaitNm;
+  if (c.cr0 & cr0::kTs) k |= key::kTs;
+  if ((c.cr0 & cr0::kEm) || !(c.cr4 & cr4::kOsfxsr)) k |= key::kSseUd;
+  if (!(c.cr4 & cr4::kOsxsave) || (c.xcr0 & 6) != 6) k |= key::kAvxUd;
+  if (!(c.cr4 & cr4::kOsxmmexcpt)) k |= key::kMxcsrUd;
+  if (!(c.cr0 & cr0::kNe)) k |= key::kNeClear;
+  return k;
+}
+
+uint32_t data_view(const CpuState& c) {
+  if (c.cpl == 3) return kViewUser;
+  return (c.cr4 & cr4::kSmap) && !(c.eflags_system & eflags::kAc) ? kViewSupervisorSmap : kViewSupervisor;
+}
+
+}  // namespace
+
+void mode_changed(CpuState& c) {
+  uint32_t k = code_key(c) | coprocessor_key(c);
+  if ((c.cr0 & cr0::kAm) && (c.eflags_system & eflags::kAc) && c.cpl == 3) k |= key::kAlignmentCheck;
+  if ((c.eflags_system & eflags::kTf) || debug_armed(c) || c.guest_step) k |= key::kSingleStep;
+  c.key = k;
+  c.view = data_view(c);
+}
+
+}  // namespace lodge::engine::soft
