@@ -1,0 +1,71 @@
+// lodge: runs virtual machines on Linux.
+
+#include <cstdio>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/log.hpp"
+#include "console/cleanup.hpp"
+#include "control/check/check.hpp"
+#include "control/run/options.hpp"
+#include "control/run/run.hpp"
+
+namespace {
+
+constexpr int kBadUsage = 2;
+
+constexpr const char* kHelp =
+    "Lodge runs virtual machines on Linux, with the kernel's KVM and without it.\n"
+    "\n"
+    "Usage:\n"
+    "  lodge run --kernel FILE [options]   boot a kernel ('lodge help run' lists the options)\n"
+    "  lodge check [--json]                can this machine run VMs, how well, and what to do\n"
+    "  lodge help [run]                    this help\n"
+    "  lodge --version\n";
+
+int show(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  return 0;
+}
+
+int help(std::span<const std::string> arguments) {
+  if (!arguments.empty() && arguments[0] == "run") return show(lodge::control::run_help());
+  return show(kHelp);
+}
+
+int check(std::span<const std::string> arguments) {
+  lodge::control::CheckOptions options;
+  for (const std::string& argument : arguments) {
+    if (argument != "--json") {
+      lodge::log::error("unknown option '{}': lodge check takes --json", argument);
+      return kBadUsage;
+    }
+    options.json = true;
+  }
+  return lodge::control::run_check(options);
+}
+
+int dispatch(int argc, char** argv) {
+  const std::vector<std::string> all(argv + 1, argv + argc);
+  if (all.empty()) {
+    std::fputs(kHelp, stderr);
+    return kBadUsage;
+  }
+  const std::string& command = all[0];
+  const std::span<const std::string> arguments = std::span(all).subspan(1);
+  const auto asks_for_help = [&] { return !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h"); };
+  if (command == "run") return asks_for_help() ? show(lodge::control::run_help()) : lodge::control::run_run(argc, argv, arguments);
+  if (command == "check") return check(arguments);
+  if (command == "help" || command == "--help" || command == "-h") return help(arguments);
+  if (command == "--version" || command == "version") return show("lodge " LODGE_VERSION "\n");
+  lodge::log::error("unknown command '{}': see 'lodge help'", command);
+  return kBadUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  lodge::console::cleanup::install_handlers();
+  return dispatch(argc, argv);
+}

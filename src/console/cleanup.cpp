@@ -1,0 +1,126 @@
+#include "console/cleanup.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/fd.hpp"
+
+namespace lodge::console::cleanup {
+
+namespace {
+
+// Shared with the guard process, so that it knows what is still to be undone when this process is gone.
+struct Duties {
+  std::atomic<int> terminal;  // descriptor, or -1
+  termios modes;
+  std::atomic<bool> has_file;
+  char file[4096];
+};
+Duties* duties = nullptr;
+std::atomic<pid_t> owner = 0;
+
+constexpr std::array kFatal{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
+
+void undo(Duties& work) {
+  if (const int terminal = work.terminal.exchange(-1); terminal >= 0) tcsetattr(terminal, TCSANOW, &work.modes);
+  if (work.has_file.exchange(false)) unlink(work.file);
+}
+
+void on_fatal(int signal) {
+  if (getpid() == owner) undo_all();
+  struct sigaction standard{};
+  standard.sa_handler = SIG_DFL;
+  sigaction(signal, &standard, nullptr);
+  raise(signal);
+}
+
+[[noreturn]] void guard(int pipe_fd) {
+  prctl(PR_SET_NAME, "lodge-guard");
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);  // tcsetattr from the background must not stop it, nor Ctrl-C end it
+  const int terminal = duties->terminal.load();
+  // Whoever reads our output must see its end when the owner is gone.
+  for (int fd = 0; fd < 1024; ++fd)
+    if (fd != pipe_fd && fd != terminal) close(fd);
+  char byte = 0;
+  while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR) {
+  }
+  undo(*duties);
+  _exit(0);
+}
+
+// The guard starts with the first duty; the pipe's writing end lives as long as the process.
+Result<> start_guard() {
+  static bool started = false;
+  if (started) return {};
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return os_fail("pipe for the guard process");
+  Fd reading(ends[0]);
+  Fd writing(ends[1]);
+  const pid_t child = fork();
+  if (child < 0) return os_fail("starting the guard process");
+  if (child == 0) {
+    // A grandchild has no parent that would have to wait for it.
+    if (fork() != 0) _exit(0);
+    guard(reading.get());
+  }
+  waitpid(child, nullptr, 0);
+  [[maybe_unused]] const int kept = writing.release();
+  started = true;
+  return {};
+}
+
+Result<> prepare() {
+  if (duties) return {};
+  void* shared = mmap(nullptr, sizeof(Duties), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) return os_fail("memory for the guard process");
+  duties = new (shared) Duties{};
+  duties->terminal = -1;
+  owner = getpid();
+  std::atexit([] {
+    if (getpid() == owner) undo_all();
+  });
+  return {};
+}
+
+}  // namespace
+
+void install_handlers() {
+  signal(SIGPIPE, SIG_IGN);
+  struct sigaction action{};
+  action.sa_handler = on_fatal;
+  action.sa_flags = SA_ONSTACK | SA_NODEFER;
+  sigemptyset(&action.sa_mask);
+  for (const int fatal : kFatal) sigaction(fatal, &action, nullptr);
+}
+
+Result<> keep_terminal(int fd, const termios& modes) {
+  TRY(prepare());
+  duties->modes = modes;
+  duties->terminal = fd;
+  return start_guard();
+}
+
+Result<> remove_at_end(const std::string& path) {
+  TRY(prepare());
+  if (path.size() >= sizeof duties->file) return fail(ErrorKind::Usage, "{}: the path is too long", path);
+  std::memcpy(duties->file, path.c_str(), path.size() + 1);
+  duties->has_file = true;
+  return start_guard();
+}
+
+void undo_all() {
+  if (duties) undo(*duties);
+}
+
+}  // namespace lodge::console::cleanup

@@ -1,0 +1,145 @@
+#include "control/run/options.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <vector>
+
+namespace lodge::control {
+
+namespace {
+
+using machine::Config;
+
+Result<uint64_t> parse_number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return fail(ErrorKind::Usage, "'{}' is not a number", text);
+  return value;
+}
+
+Result<> set_text(std::string& field, std::string_view value) {
+  field = value;
+  return {};
+}
+
+constexpr auto kOptions = std::to_array<Option>({
+    {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry", false,
+     [](Config& config, std::string_view value) { return set_text(config.kernel, value); }},
+    {"--initrd", "", "FILE", "the initial RAM disk", false,
+     [](Config& config, std::string_view value) { return set_text(config.initrd, value); }},
+    {"--append", "", "STRING", "the kernel's command line, such as \"console=ttyS0\"", false,
+     [](Config& config, std::string_view value) { return set_text(config.append, value); }},
+    {"--memory", "-m", "SIZE", "the guest's memory: MiB, or with K, M, G or T; at least 16M (default 1G)", false,
+     [](Config& config, std::string_view value) -> Result<> {
+       config.memory = TRY(parse_size(value));
+       return {};
+     }},
+    {"--cpus", "-c", "NUMBER", "virtual processors, 1 to 254 (default 1)", false,
+     [](Config& config, std::string_view value) -> Result<> {
+       config.vcpus = static_cast<uint32_t>(std::min<uint64_t>(TRY(parse_number(value)), UINT32_MAX));
+       return {};
+     }},
+    {"--engine", "", "auto|kvm|soft",
+     "what runs the processors: the kernel's KVM, Lodge's own engine, or the first that works (default auto)", false,
+     [](Config& config, std::string_view value) { return set_text(config.engine, value); }},
+    {"--cpu", "", "MODEL", "the processor model: host, all that the engine can do (default host)", false,
+     [](Config& config, std::string_view value) { return set_text(config.cpu, value); }},
+    {"--serial", "", "LINE", "where the serial port leads: stdio, null, file:PATH or unix:PATH (default stdio)", false,
+     [](Config& config, std::string_view value) { return set_text(config.serial, value); }},
+    {"--no-reboot", "", "", "end when the guest resets instead of booting it again", false,
+     [](Config& config, std::string_view) -> Result<> {
+       config.reboot = false;
+       return {};
+     }},
+    {"--name", "", "NAME", "the machine's name, which ps shows (default: the kernel's file name)", false,
+     [](Config& config, std::string_view value) { return set_text(config.name, value); }},
+    {"--debug-console", "", "null|file:PATH", "bytes that the guest writes to the ports 0xE9 and 0x402 (default null)", false,
+     [](Config& config, std::string_view value) { return set_text(config.debug_console, value); }},
+    {"--virtual-clock", "", "", "engine soft: time counts the guest's instructions, so that a run repeats exactly", true,
+     [](Config& config, std::string_view) -> Result<> {
+       config.virtual_clock = true;
+       return {};
+     }},
+});
+
+const Option* find_option(std::string_view name) {
+  for (const Option& option : kOptions)
+    if (name == option.name || (!option.short_name.empty() && name == option.short_name)) return &option;
+  return nullptr;
+}
+
+std::string default_name(const std::string& kernel) {
+  const size_t slash = kernel.rfind('/');
+  return slash == std::string::npos ? kernel : kernel.substr(slash + 1);
+}
+
+}  // namespace
+
+std::span<const Option> run_options() { return kOptions; }
+
+Result<uint64_t> parse_size(std::string_view text) {
+  uint64_t unit = machine::kMiB;
+  std::string_view digits = text;
+  if (!text.empty()) {
+    constexpr std::string_view kSuffixes = "KMGT";
+    const size_t power = kSuffixes.find(static_cast<char>(text.back() & ~0x20));
+    if (power != std::string_view::npos) {
+      unit = uint64_t{1} << (10 * (power + 1));
+      digits.remove_suffix(1);
+    }
+  }
+  const auto number = parse_number(digits);
+  if (!number) return fail(ErrorKind::Usage, "'{}' is not a size: give MiB, or a number with K, M, G or T", text);
+  if (*number > UINT64_MAX / unit) return fail(ErrorKind::Usage, "'{}' is too large a size", text);
+  return *number * unit;
+}
+
+Result<Config> parse_run_options(std::span<const std::string> arguments) {
+  Config config;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string_view argument = arguments[i];
+    // "--name=value" and "--name value".
+    const size_t equals = argument.starts_with("--") ? argument.find('=') : std::string_view::npos;
+    const std::string_view name = argument.substr(0, equals);
+    const Option* option = find_option(name);
+    if (!option) return fail(ErrorKind::Usage, "unknown option '{}': see 'lodge help run'", argument);
+    std::string_view value;
+    if (option->argument.empty()) {
+      if (equals != std::string_view::npos) return fail(ErrorKind::Usage, "{} takes no value", option->name);
+    } else if (equals != std::string_view::npos) {
+      value = argument.substr(equals + 1);
+    } else if (++i < arguments.size()) {
+      value = arguments[i];
+    } else {
+      return fail(ErrorKind::Usage, "{} needs a value: {} {}", name, name, option->argument);
+    }
+    if (const auto applied = option->apply(config, value); !applied) return fail(ErrorKind::Usage, "{}: {}", name, applied.error().message);
+  }
+  if (config.name.empty()) config.name = default_name(config.kernel);
+  TRY(machine::validate(config));
+  return config;
+}
+
+std::string run_help() {
+  std::string text = "Usage: lodge run --kernel FILE [options]\n\nOptions:\n";
+  for (const Option& option : kOptions) {
+    if (option.hidden) continue;
+    std::string left = "  ";
+    if (!option.short_name.empty()) left += fmt::format("{}, ", option.short_name);
+    left += option.name;
+    if (!option.argument.empty()) left += fmt::format(" {}", option.argument);
+    text += fmt::format("{}\n      {}\n", left, option.help);
+  }
+  text +=
+      "\nOn a terminal: Ctrl-A x quits, Ctrl-A h shows the keys, Ctrl-A Ctrl-A types Ctrl-A.\n"
+      "SIGTERM and SIGINT press the guest's power button; a second one ends it.\n"
+      "\nExit codes:\n"
+      "  0  the guest switched itself off, reset itself with --no-reboot, or was quit\n"
+      "  1  Lodge or its engine failed\n"
+      "  2  bad usage or input\n"
+      "  3  the guest crashed: a triple fault with --no-reboot, or stuck for good\n";
+  return text;
+}
+
+}  // namespace lodge::control

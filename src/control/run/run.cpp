@@ -1,0 +1,35 @@
+#include "control/run/run.hpp"
+
+#include "base/log.hpp"
+#include "control/run/options.hpp"
+#include "engine/select/select.hpp"
+#include "engine/soft/soft.hpp"
+#include "machine/life_cycle.hpp"
+#include "machine/process_title.hpp"
+
+namespace lodge::control {
+
+namespace {
+
+int report(const Error& error) {
+  log::error("{}", error.message);
+  return static_cast<int>(machine::exit_code_of(error));
+}
+
+Result<std::unique_ptr<engine::System>> open_engine(const machine::Config& config) {
+  const engine::soft::Options soft{.virtual_clock = config.virtual_clock};
+  // A virtual clock is Lodge's own engine's; auto must not take the other one.
+  return engine::select::open_system(config.virtual_clock ? "soft" : config.engine, soft);
+}
+
+}  // namespace
+
+int run_run(int argc, char** argv, std::span<const std::string> arguments) {
+  const auto config = parse_run_options(arguments);
+  if (!config) return report(config.error());
+  machine::set_process_title(argc, argv, config->name);
+  const auto code = machine::run(*config, [&] { return open_engine(*config); });
+  return code ? static_cast<int>(*code) : report(code.error());
+}
+
+}  // namespace lodge::control

@@ -1,0 +1,139 @@
+#include "machine/acpi/aml.hpp"
+
+#include <algorithm>
+
+namespace lodge::machine::acpi {
+
+namespace {
+
+constexpr uint8_t kZeroOp = 0x00, kOneOp = 0x01, kNameOp = 0x08, kBytePrefix = 0x0a, kWordPrefix = 0x0b, kDWordPrefix = 0x0c,
+                  kStringPrefix = 0x0d, kQWordPrefix = 0x0e, kScopeOp = 0x10, kBufferOp = 0x11, kPackageOp = 0x12, kDualNamePrefix = 0x2e,
+                  kMultiNamePrefix = 0x2f, kExtOpPrefix = 0x5b, kDeviceOp = 0x82;
+
+// End tag (6.4.2.9); a checksum of 0 says that the template is not summed.
+const Aml kEndTag{0x79, 0x00};
+
+void append_little(Aml& out, uint64_t value, unsigned bytes) {
+  for (unsigned i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
+}
+
+void append_segment(Aml& out, std::string_view segment) {
+  for (size_t i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(i < segment.size() ? segment[i] : '_'));
+}
+
+Aml with_length(const Aml& opcode, const Aml& content) { return sequence(opcode, package_length(content.size()), content); }
+
+}  // namespace
+
+Aml join(std::initializer_list<const Aml*> terms) {
+  Aml all;
+  for (const Aml* term : terms)
+    for (uint8_t byte : *term) all.push_back(byte);
+  return all;
+}
+
+Aml package_length(size_t content) {
+  // One byte up to 63, then the low nibble first and one to three more bytes.
+  if (content + 1 < 0x40) return Aml(1, static_cast<uint8_t>(content + 1));
+  for (unsigned more = 1; more <= 3; ++more) {
+    const size_t total = content + 1 + more;
+    if (total >= size_t{1} << (4 + 8 * more)) continue;
+    Aml out;
+    out.push_back(static_cast<uint8_t>(more << 6 | (total & 0xf)));
+    append_little(out, total >> 4, more);
+    return out;
+  }
+  return {};  // 256 MiB of AML: no table of ours comes near
+}
+
+Aml name_string(std::string_view path) {
+  Aml out;
+  if (!path.empty() && path.front() == '\\') {
+    out.push_back('\\');
+    path.remove_prefix(1);
+  }
+  std::vector<std::string_view> segments;
+  while (!path.empty()) {
+    const size_t dot = path.find('.');
+    segments.push_back(path.substr(0, dot));
+    path = dot == std::string_view::npos ? std::string_view{} : path.substr(dot + 1);
+  }
+  if (segments.empty()) out.push_back(0);
+  if (segments.size() == 2) out.push_back(kDualNamePrefix);
+  if (segments.size() > 2) {
+    out.push_back(kMultiNamePrefix);
+    out.push_back(static_cast<uint8_t>(segments.size()));
+  }
+  for (std::string_view segment : segments) append_segment(out, segment);
+  return out;
+}
+
+Aml integer(uint64_t value) {
+  if (value == 0) return {kZeroOp};
+  if (value == 1) return {kOneOp};
+  Aml out;
+  if (value <= 0xff) {
+    out.push_back(kBytePrefix);
+    append_little(out, value, 1);
+  } else if (value <= 0xffff) {
+    out.push_back(kWordPrefix);
+    append_little(out, value, 2);
+  } else if (value <= 0xffffffff) {
+    out.push_back(kDWordPrefix);
+    append_little(out, value, 4);
+  } else {
+    out.push_back(kQWordPrefix);
+    append_little(out, value, 8);
+  }
+  return out;
+}
+
+Aml string(std::string_view text) {
+  Aml out(text.size() + 2);
+  out[0] = kStringPrefix;
+  std::copy(text.begin(), text.end(), out.begin() + 1);
+  return out;
+}
+
+// 19.3.4: three letters of five bits and four hexadecimal digits, big-endian.
+Aml eisa_id(std::string_view id) {
+  const auto letter = [&](size_t i) { return static_cast<uint32_t>(id[i] - 'A' + 1); };
+  const auto digit = [&](size_t i) { return static_cast<uint32_t>(id[i] <= '9' ? id[i] - '0' : id[i] - 'A' + 10); };
+  const uint32_t big = letter(0) << 26 | letter(1) << 21 | letter(2) << 16 | digit(3) << 12 | digit(4) << 8 | digit(5) << 4 | digit(6);
+  Aml out(1, kDWordPrefix);
+  append_little(out, __builtin_bswap32(big), 4);
+  return out;
+}
+
+Aml buffer(const Aml& bytes) { return with_length({kBufferOp}, sequence(integer(bytes.size()), bytes)); }
+
+Aml package(std::initializer_list<Aml> elements) {
+  Aml content{static_cast<uint8_t>(elements.size())};
+  for (const Aml& element : elements) content.insert(content.end(), element.begin(), element.end());
+  return with_length({kPackageOp}, content);
+}
+
+Aml name(std::string_view path, const Aml& value) { return sequence(Aml{kNameOp}, name_string(path), value); }
+Aml scope(std::string_view path, const Aml& content) { return with_length({kScopeOp}, sequence(name_string(path), content)); }
+Aml device(std::string_view path, const Aml& content) {
+  return with_length({kExtOpPrefix, kDeviceOp}, sequence(name_string(path), content));
+}
+
+Aml io_ports(uint16_t base, uint8_t length) {
+  Aml out{0x47, 0x01};  // I/O port descriptor (6.4.2.5), 16-bit decode
+  append_little(out, base, 2);
+  append_little(out, base, 2);
+  out.push_back(1);  // alignment
+  out.push_back(length);
+  return out;
+}
+
+Aml irq(unsigned line) {
+  Aml out{0x22};  // IRQ descriptor (6.4.2.1) without flags: edge, active high, exclusive
+  append_little(out, uint64_t{1} << line, 2);
+  return out;
+}
+
+Aml resources(const Aml& descriptors) { return buffer(sequence(descriptors, kEndTag)); }
+
+}  // namespace lodge::machine::acpi

@@ -1,0 +1,37 @@
+// A small writer of ACPI Machine Language (ACPI 6.5, chapter 20). Each call gives the bytes of one term; terms
+// are put together by concatenation.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+#include <vector>
+
+namespace lodge::machine::acpi {
+
+using Aml = std::vector<uint8_t>;
+
+// Terms one after the other.
+[[nodiscard]] Aml join(std::initializer_list<const Aml*> terms);
+template <typename... Terms>
+[[nodiscard]] Aml sequence(const Terms&... terms) {
+  return join({&terms...});
+}
+
+[[nodiscard]] Aml package_length(size_t content);      // 20.2.4, counting its own bytes
+[[nodiscard]] Aml name_string(std::string_view path);  // "\\_SB", "COM1", "\\_SB.COM1"; segments of 1 to 4 letters
+[[nodiscard]] Aml integer(uint64_t value);
+[[nodiscard]] Aml string(std::string_view text);
+[[nodiscard]] Aml eisa_id(std::string_view id);  // "PNP0501" as an integer
+[[nodiscard]] Aml buffer(const Aml& bytes);
+[[nodiscard]] Aml package(std::initializer_list<Aml> elements);
+[[nodiscard]] Aml name(std::string_view path, const Aml& value);
+[[nodiscard]] Aml scope(std::string_view path, const Aml& content);
+[[nodiscard]] Aml device(std::string_view path, const Aml& content);
+
+// Resource descriptors (6.4), to be joined and wrapped by resources().
+[[nodiscard]] Aml io_ports(uint16_t base, uint8_t length);  // fixed, 16-bit decode
+[[nodiscard]] Aml irq(unsigned line);                       // edge, active high, exclusive
+[[nodiscard]] Aml resources(const Aml& descriptors);        // ResourceTemplate
+
+}  // namespace lodge::machine::acpi

@@ -1,0 +1,22 @@
+// The ACPI tables of the PC (ACPI 6.5, chapter 5).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/error.hpp"
+#include "memory/guest_memory.hpp"
+
+namespace lodge::machine::acpi {
+
+constexpr uint16_t kPmBase = 0x600;  // ports of devices::AcpiPm
+constexpr uint8_t kSciIrq = 9;
+
+[[nodiscard]] std::vector<uint8_t> build_dsdt(uint32_t vcpus);
+[[nodiscard]] std::vector<uint8_t> build_madt(uint32_t vcpus);
+[[nodiscard]] std::vector<uint8_t> build_fadt(uint64_t dsdt, uint64_t facs);
+
+// Writes RSDP, XSDT and the tables into the ROM area and the FACS into the EBDA. The address of the RSDP.
+[[nodiscard]] Result<uint64_t> place_tables(memory::GuestMemory& memory, uint32_t vcpus);
+
+}  // namespace lodge::machine::acpi

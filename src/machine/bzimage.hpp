@@ -1,0 +1,25 @@
+// The Linux/x86 bzImage file (Linux Documentation/arch/x86/boot.rst, protocol 2.06 and later).
+#pragma once
+
+#include <asm/bootparam.h>
+
+#include <cstdint>
+#include <span>
+
+#include "base/error.hpp"
+
+namespace lodge::machine {
+
+struct BzImage {
+  setup_header header;                      // fields that the file is too old for are 0
+  std::span<const uint8_t> protected_mode;  // what goes to code32_start
+  std::span<const uint8_t> payload;         // the compressed kernel; empty before protocol 2.08
+  [[nodiscard]] bool has_64bit_entry() const;
+};
+
+[[nodiscard]] bool looks_like_bzimage(std::span<const uint8_t> file);
+
+// The spans point into `file`. ErrorKind::Usage when it is damaged, cut short or too old.
+[[nodiscard]] Result<BzImage> parse_bzimage(std::span<const uint8_t> file);
+
+}  // namespace lodge::machine

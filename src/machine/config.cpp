@@ -1,0 +1,61 @@
+#include "machine/config.hpp"
+
+#include <charconv>
+#include <optional>
+
+namespace lodge::machine {
+
+Result<> validate(const Config& config) {
+  if (config.kernel.empty()) return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
+  if (config.memory < kMinimumMemory)
+    return fail(ErrorKind::Usage, "-m {} KiB is too little memory: a machine has at least {} MiB", config.memory >> 10,
+                kMinimumMemory / kMiB);
+  if (config.memory > kMaximumMemory) return fail(ErrorKind::Usage, "-m: a machine has at most {} GiB", kMaximumMemory / kGiB);
+  if (config.memory % kMiB != 0) return fail(ErrorKind::Usage, "-m must be a whole number of MiB");
+  if (config.vcpus == 0) return fail(ErrorKind::Usage, "-c 0: a machine has at least one vCPU");
+  if (config.vcpus > kMaximumVcpus) return fail(ErrorKind::Usage, "-c {}: a machine has at most {} vCPUs", config.vcpus, kMaximumVcpus);
+  if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")
+    return fail(ErrorKind::Usage, "unknown engine '{}': use auto, kvm or soft", config.engine);
+  if (config.cpu != "host") return fail(ErrorKind::Usage, "unknown processor model '{}': use host", config.cpu);
+  if (config.virtual_clock && config.engine == "kvm")
+    return fail(ErrorKind::Usage, "--virtual-clock needs --engine soft: the kernel's engine runs in real time");
+  if (config.virtual_clock && config.vcpus != 1) return fail(ErrorKind::Usage, "--virtual-clock works with one vCPU only (-c 1)");
+  if (config.name.find_first_of("\n\t\r") != std::string::npos) return fail(ErrorKind::Usage, "--name must be one line");
+  return {};
+}
+
+namespace {
+
+// "MemAvailable:   123 kB" → bytes.
+std::optional<uint64_t> meminfo_field(const std::string& meminfo, const std::string& name) {
+  size_t at = meminfo.find(name + ":");
+  if (at == std::string::npos) return std::nullopt;
+  at = meminfo.find_first_of("0123456789", at);
+  if (at == std::string::npos) return std::nullopt;
+  uint64_t kib = 0;
+  std::from_chars(meminfo.data() + at, meminfo.data() + meminfo.size(), kib);
+  return kib << 10;
+}
+
+}  // namespace
+
+Result<> check_host_memory(uint64_t bytes, const std::string& meminfo, const std::string& overcommit) {
+  const auto available = meminfo_field(meminfo, "MemAvailable");
+  const auto total = meminfo_field(meminfo, "MemTotal");
+  if (!available || !total) return {};  // a host that does not say
+  const uint64_t swap_total = meminfo_field(meminfo, "SwapTotal").value_or(0);
+  const uint64_t swap_free = meminfo_field(meminfo, "SwapFree").value_or(0);
+  if (bytes > *total + swap_total)
+    return fail(ErrorKind::Usage, "-m {} MiB is more than this host has ({} MiB of memory and {} MiB of swap): give the guest less",
+                bytes / kMiB, *total / kMiB, swap_total / kMiB);
+  // vm.overcommit_memory 1: the administrator lets processes reserve what is not there now.
+  const bool always_overcommit = !overcommit.empty() && overcommit[0] == '1';
+  if (bytes > *available + swap_free && !always_overcommit)
+    return fail(ErrorKind::Usage,
+                "-m {} MiB does not fit: the host has {} MiB available now. Give the guest less, end other programs, or allow "
+                "overcommit (sysctl vm.overcommit_memory=1)",
+                bytes / kMiB, (*available + swap_free) / kMiB);
+  return {};
+}
+
+}  // namespace lodge::machine

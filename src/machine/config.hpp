@@ -1,0 +1,39 @@
+// What a machine is to be: plain data, checked by validate(), turned into objects only by machine/.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/error.hpp"
+
+namespace lodge::machine {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr uint64_t kGiB = uint64_t{1} << 30;
+constexpr uint64_t kMinimumMemory = 16 * kMiB;
+constexpr uint64_t kMaximumMemory = uint64_t{1} << 40;
+constexpr uint32_t kMaximumVcpus = 254;  // 8-bit APIC ids; 0xff is the broadcast
+
+struct Config {
+  std::string name;        // shown by ps as "lodge NAME"; empty: after the kernel's file
+  std::string kernel;      // path: bzImage or ELF vmlinux
+  std::string initrd;      // path, or empty
+  std::string append;      // the guest kernel's command line
+  uint64_t memory = kGiB;  // bytes, a multiple of 1 MiB
+  uint32_t vcpus = 1;
+  std::string engine = "auto";         // auto, kvm, soft
+  std::string cpu = "host";            // the processor model
+  std::string serial = "stdio";        // stdio, null, file:PATH, unix:PATH
+  std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH
+  bool reboot = true;                  // false: a reset ends the process
+  bool virtual_clock = false;          // soft engine only: time is a function of the instructions executed
+};
+
+// ErrorKind::Usage with what is wrong and what would be right. Looks at no file.
+[[nodiscard]] Result<> validate(const Config& config);
+
+// The host can hold that much beside what it already does; ErrorKind::Usage if not. `meminfo` and
+// `overcommit` are the texts of /proc/meminfo and /proc/sys/vm/overcommit_memory.
+[[nodiscard]] Result<> check_host_memory(uint64_t bytes, const std::string& meminfo, const std::string& overcommit);
+
+}  // namespace lodge::machine

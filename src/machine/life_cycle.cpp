@@ -1,0 +1,188 @@
+#include "machine/life_cycle.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "base/log.hpp"
+#include "console/cleanup.hpp"
+#include "machine/machine.hpp"
+
+namespace lodge::machine {
+
+namespace {
+
+Result<std::vector<uint8_t>> read_file(const std::string& path, const char* what) {
+  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat status{};
+  if (!fd || fstat(fd.get(), &status) != 0) return fail(ErrorKind::Usage, "{} {}: {}", what, path, os_error("cannot read it").message);
+  if (!S_ISREG(status.st_mode)) return fail(ErrorKind::Usage, "{} {}: not a regular file", what, path);
+  std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
+  for (size_t at = 0; at < bytes.size();) {
+    const ssize_t got = read(fd.get(), bytes.data() + at, bytes.size() - at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return fail(ErrorKind::Usage, "{} {}: it could not be read to its end", what, path);
+    at += static_cast<size_t>(got);
+  }
+  if (bytes.empty()) return fail(ErrorKind::Usage, "{} {}: the file is empty", what, path);
+  return bytes;
+}
+
+std::string read_text(const char* path) {
+  std::ifstream in(path);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// SIGTERM and SIGINT press the power button first and end the process the second time; SIGHUP (the terminal is gone) ends
+// it at once. They are blocked before any thread starts and read by the event loop.
+class Signals {
+ public:
+  static Result<std::unique_ptr<Signals>> create(EventLoop& loop) {
+    std::unique_ptr<Signals> signals(new Signals(loop));
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    signals->fd_ = Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!signals->fd_) return os_fail("signalfd");
+    signals->source_ = loop.add_source(signals->fd_.get(), [] { return short{POLLIN}; }, [s = signals.get()](short) { s->take(); });
+    return signals;
+  }
+  ~Signals() { loop_.remove(source_); }
+
+  void set_machine(Machine* machine) { machine_ = machine; }
+  void quit() {
+    quit_ = true;
+    if (machine_) machine_->end(Outcome::Quit);
+  }
+  [[nodiscard]] bool quitting() const { return quit_; }
+  [[nodiscard]] int ended_by() const { return ended_by_; }
+
+ private:
+  explicit Signals(EventLoop& loop) : loop_(loop) {}
+  void take() {
+    signalfd_siginfo info{};
+    if (read(fd_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+    const auto signal = static_cast<int>(info.ssi_signo);
+    if (signal != SIGHUP && !std::exchange(pressed_, true)) {
+      log::info("the power button is pressed; the same signal again ends the machine at once");
+      if (machine_) machine_->press_power_button();
+      return;
+    }
+    ended_by_ = signal;
+    quit();
+  }
+
+  EventLoop& loop_;
+  Fd fd_;
+  EventLoop::Handle source_ = 0;
+  Machine* machine_ = nullptr;
+  bool pressed_ = false;
+  bool quit_ = false;
+  int ended_by_ = 0;
+};
+
+Result<Fd> open_debug_console(const std::string& specification) {
+  if (specification == "null") return Fd();
+  if (!specification.starts_with("file:") || specification.size() == 5)
+    return fail(ErrorKind::Usage, "unknown debug console '{}': use null or file:PATH", specification);
+  Fd fd(open(specification.c_str() + 5, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!fd) return fail(ErrorKind::Usage, "--debug-console {}: {}", specification, os_error("cannot open it").message);
+  return fd;
+}
+
+void report_crash(Machine& machine) {
+  log::error("the guest's machine ended: {}", machine.reason());
+  const std::string text = machine.dump();
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
+// What one boot's end means for the process; nothing when the machine boots again.
+std::optional<ExitCode> conclude(Machine& machine, Outcome outcome, const Config& config) {
+  switch (outcome) {
+    case Outcome::PowerOff:
+    case Outcome::Quit: return ExitCode::PoweredOff;
+    case Outcome::Reset:
+      if (!config.reboot) return ExitCode::PoweredOff;
+      return std::nullopt;
+    case Outcome::TripleFault:
+      if (config.reboot) {
+        log::warning("the guest had a triple fault; it is reset, as hardware does");
+        return std::nullopt;
+      }
+      report_crash(machine);
+      return ExitCode::GuestCrashed;
+    case Outcome::Stuck: report_crash(machine); return ExitCode::GuestCrashed;
+    case Outcome::EngineFailed: report_crash(machine); return ExitCode::Failed;
+  }
+  return ExitCode::Failed;
+}
+
+Result<ExitCode> boot_until_it_ends(Machine::Parts parts, Signals& signals) {
+  for (;;) {
+    const std::unique_ptr<Machine> machine = TRY(Machine::create(parts));
+    signals.set_machine(machine.get());
+    const Outcome outcome = signals.quitting() ? Outcome::Quit : machine->run();
+    signals.set_machine(nullptr);
+    if (const auto code = conclude(*machine, outcome, parts.config)) return *code;
+  }
+}
+
+}  // namespace
+
+ExitCode exit_code_of(const Error& error) {
+  switch (error.kind) {
+    case ErrorKind::Usage:
+    case ErrorKind::NotFound:
+    case ErrorKind::Permission:
+    case ErrorKind::Unsupported: return ExitCode::BadInput;
+    default: return ExitCode::Failed;
+  }
+}
+
+Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
+  TRY(validate(config));
+  TRY(check_host_memory(config.memory, read_text("/proc/meminfo"), read_text("/proc/sys/vm/overcommit_memory")));
+  std::vector<uint8_t> kernel_file = TRY(read_file(config.kernel, "kernel"));
+  const Kernel kernel = TRY(Kernel::create(std::move(kernel_file), config.kernel));
+  const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
+  const std::unique_ptr<engine::System> system = TRY(open_engine());
+  if (const int most = system->check_extension(KVM_CAP_MAX_VCPUS); most > 0 && config.vcpus > static_cast<uint32_t>(most))
+    return fail(ErrorKind::Usage, "-c {}: engine {} has at most {} vCPUs", config.vcpus, system->name(), most);
+
+  const std::unique_ptr<EventLoop> loop = TRY(EventLoop::create());
+  const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop));
+  const Fd debug_console = TRY(open_debug_console(config.debug_console));
+  const std::unique_ptr<console::Backend> serial = TRY(console::open_backend(config.serial, *loop, [&] { signals->quit(); }));
+  const ExitCode code = TRY(boot_until_it_ends({.system = *system,
+                                                .config = config,
+                                                .kernel = kernel,
+                                                .initrd = initrd,
+                                                .loop = *loop,
+                                                .serial = *serial,
+                                                .debug_console = debug_console.get()},
+                                               *signals));
+  if (signals->ended_by() != 0) {
+    // Whoever sent the signal sees that it ended the process.
+    console::cleanup::undo_all();
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signals->ended_by());
+    signal(signals->ended_by(), SIG_DFL);
+    raise(signals->ended_by());
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  }
+  return code;
+}
+
+}  // namespace lodge::machine

@@ -1,0 +1,224 @@
+#include "machine/machine.hpp"
+
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.hpp"
+#include "machine/acpi/tables.hpp"
+#include "machine/boot_state.hpp"
+#include "machine/cpuid.hpp"
+#include "machine/dump.hpp"
+
+namespace lodge::machine {
+
+namespace {
+
+constexpr uint64_t kWatchNs = 2 * kSecondNs;
+constexpr unsigned kParkedSamples = 3;  // this many looks at a sleeping machine make it stuck for good
+constexpr uint64_t kFlagInterrupt = 1 << 9;
+
+// The BIOS data area words by which an operating system finds the EBDA (and keeps off it).
+Result<> place_bios_data(memory::GuestMemory& memory) {
+  constexpr uint64_t kEbdaSegmentAt = 0x40e, kBaseMemoryKibAt = 0x413;
+  const std::array<uint16_t, 1> segment{kEbda >> 4}, kib{kEbda >> 10};
+  if (memory.write(kEbdaSegmentAt, std::as_bytes(std::span(segment))) && memory.write(kBaseMemoryKibAt, std::as_bytes(std::span(kib))))
+    return {};
+  return fail(ErrorKind::Internal, "no memory for the BIOS data area");
+}
+
+uint64_t load_little(const uint8_t* at, unsigned size) {
+  uint64_t value = 0;
+  std::memcpy(&value, at, size);
+  return value;
+}
+
+}  // namespace
+
+Machine::Machine(const Parts& parts) : parts_(parts), map_(parts.config.memory) {}
+
+Result<std::unique_ptr<Machine>> Machine::create(const Parts& parts) {
+  std::unique_ptr<Machine> machine(new Machine(parts));
+  TRY(machine->build());
+  return machine;
+}
+
+Machine::~Machine() {
+  ending_ = true;
+  for (const auto& processor : processors_) {
+    if (!processor->thread.joinable()) continue;
+    processor->vcpu->kick();
+    processor->thread.join();
+  }
+}
+
+Result<> Machine::load_memory() {
+  memory_ = TRY(memory::GuestMemory::create(map_.backing()));
+  TRY(place_bios_data(*memory_));
+  const uint64_t rsdp = TRY(acpi::place_tables(*memory_, parts_.config.vcpus));
+  const Kernel::Boot boot{.command_line = parts_.config.append, .initrd = parts_.initrd, .initrd_path = parts_.config.initrd, .rsdp = rsdp};
+  entry_ = TRY(parts_.kernel.place(*memory_, map_, boot));
+  return {};
+}
+
+Result<> Machine::create_slots() {
+  const bool read_only = parts_.system.check_extension(KVM_CAP_READONLY_MEM) > 0;
+  uint32_t slot = 0;
+  for (const memory::GuestMemory::Region& region : memory_->regions()) {
+    const bool rom = region.guest_physical == kRom;
+    TRY(vm_->set_user_memory_region({.slot = slot++,
+                                     .flags = rom && read_only ? uint32_t{KVM_MEM_READONLY} : 0,
+                                     .guest_phys_addr = region.guest_physical,
+                                     .memory_size = region.size,
+                                     .userspace_addr = reinterpret_cast<uint64_t>(region.host)}));
+  }
+  memory_->set_observer(vm_.get());
+  return {};
+}
+
+Result<> Machine::create_processors() {
+  const std::vector<kvm_cpuid_entry2> supported = TRY(parts_.system.get_supported_cpuid());
+  for (uint32_t i = 0; i < parts_.config.vcpus; ++i) {
+    auto processor = std::make_unique<Processor>();
+    processor->vcpu = TRY(vm_->create_vcpu(i));
+    TRY(processor->vcpu->set_cpuid2(guest_cpuid(supported, i, parts_.config.vcpus)));
+    TRY(set_firmware_state(*processor->vcpu, i == 0));
+    processors_.push_back(std::move(processor));
+  }
+  return set_entry_state(*processors_[0]->vcpu, entry_);
+}
+
+Result<> Machine::build() {
+  TRY(load_memory());
+  vm_ = TRY(parts_.system.create_vm());
+  TRY(create_slots());
+  TRY(vm_->create_irqchip());
+  TRY(vm_->create_pit2({.flags = KVM_PIT_SPEAKER_DUMMY}));
+  const auto routing = pc_gsi_routing();
+  TRY(vm_->set_gsi_routing(routing));
+  TRY(create_processors());
+  pc_ = TRY(Pc::create(*vm_, map_,
+                       {.loop = parts_.loop,
+                        .serial = parts_.serial,
+                        .debug_console = parts_.debug_console,
+                        .power_off = [this] { end(Outcome::PowerOff); },
+                        .reset = [this] { end(Outcome::Reset); }}));
+  return {};
+}
+
+void Machine::end(Outcome outcome, std::string reason) {
+  {
+    MutexLock lock(mutex_);
+    if (outcome_) return;
+    outcome_ = outcome;
+    reason_ = std::move(reason);
+  }
+  ending_ = true;
+  parts_.loop.stop();
+}
+
+std::string Machine::reason() {
+  MutexLock lock(mutex_);
+  return reason_;
+}
+
+Outcome Machine::run() {
+  next_watch_ns_ = HostClock().monotonic_ns() + kWatchNs;
+  watch_ = parts_.loop.add_deadline([this] { return next_watch_ns_; }, [this] { watch(); });
+  for (uint32_t i = 0; i < processors_.size(); ++i) processors_[i]->thread = std::thread([this, i] { run_processor(*processors_[i], i); });
+  parts_.loop.run();
+  parts_.loop.remove(watch_);
+
+  ending_ = true;
+  Outcome outcome = Outcome::Quit;
+  {
+    MutexLock lock(mutex_);
+    outcome = outcome_.value_or(Outcome::Quit);
+  }
+  if (outcome == Outcome::Quit) parts_.serial.shut_down();  // a vCPU may wait for a reader that never comes
+  for (const auto& processor : processors_) processor->vcpu->kick();
+  for (const auto& processor : processors_) processor->thread.join();
+  return outcome;
+}
+
+std::string Machine::dump() {
+  std::string text;
+  for (uint32_t i = 0; i < processors_.size(); ++i) text += dump_vcpu(*processors_[i]->vcpu, *memory_, i);
+  return text;
+}
+
+void Machine::run_processor(Processor& processor, uint32_t number) {
+  prctl(PR_SET_NAME, fmt::format("vcpu{}", number).c_str());
+  while (!ending_) {
+    const auto result = processor.vcpu->run();
+    if (!result) return end(Outcome::EngineFailed, fmt::format("vcpu{}: {}", number, result.error().message));
+    if (*result == engine::RunResult::Exit)
+      handle_exit(processor.vcpu->shared());
+    else if (processor.sample.exchange(false))
+      take_sample(processor);
+  }
+}
+
+void Machine::handle_exit(kvm_run& run) {
+  switch (run.exit_reason) {
+    case KVM_EXIT_IO: return handle_port(run);
+    case KVM_EXIT_MMIO: return handle_mmio(run);
+    case KVM_EXIT_SHUTDOWN: return end(Outcome::TripleFault, describe_exit(run));
+    case KVM_EXIT_HLT:
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_IRQ_WINDOW_OPEN: return;
+    default: return end(Outcome::EngineFailed, describe_exit(run));
+  }
+}
+
+void Machine::handle_port(kvm_run& run) {
+  auto* data = reinterpret_cast<uint8_t*>(&run) + run.io.data_offset;
+  const unsigned size = run.io.size;
+  for (uint32_t i = 0; i < run.io.count; ++i, data += size) {
+    if (run.io.direction == KVM_EXIT_IO_OUT) {
+      pc_->ports().write(run.io.port, size, static_cast<uint32_t>(load_little(data, size)));
+    } else {
+      const uint32_t value = pc_->ports().read(run.io.port, size);
+      std::memcpy(data, &value, size);
+    }
+  }
+}
+
+void Machine::handle_mmio(kvm_run& run) {
+  const unsigned size = std::min<unsigned>(run.mmio.len, sizeof run.mmio.data);
+  if (run.mmio.is_write) {
+    pc_->mmio().write(run.mmio.phys_addr, size, load_little(run.mmio.data, size));
+  } else {
+    const uint64_t value = pc_->mmio().read(run.mmio.phys_addr, size);
+    std::memcpy(run.mmio.data, &value, size);
+  }
+}
+
+// A processor is parked when it halts with interrupts off and no NMI is on its way, or waits for its SIPI. An engine with an
+// interrupt controller of its own does not report a HLT, so the state is looked at from time to time.
+void Machine::take_sample(Processor& processor) {
+  engine::Vcpu& vcpu = *processor.vcpu;
+  const auto state = vcpu.get_mp_state();
+  const auto regs = vcpu.get_regs();
+  const auto events = vcpu.get_vcpu_events();
+  const bool waits = state && (state->mp_state == KVM_MP_STATE_UNINITIALIZED || state->mp_state == KVM_MP_STATE_INIT_RECEIVED);
+  const bool halted = state && regs && events && state->mp_state == KVM_MP_STATE_HALTED && !(regs->rflags & kFlagInterrupt) &&
+                      !events->nmi.pending && !events->nmi.injected;
+  processor.waits_for_sipi = waits;
+  processor.parked_for = waits || halted ? processor.parked_for + 1 : 0;
+}
+
+void Machine::watch() {
+  next_watch_ns_ = HostClock().monotonic_ns() + kWatchNs;
+  const auto parked = [](const auto& processor) { return processor->parked_for >= kParkedSamples; };
+  const auto never_started = [](const auto& processor) { return processor->waits_for_sipi.load(); };
+  if (std::ranges::all_of(processors_, parked) && !std::ranges::all_of(processors_, never_started))
+    return end(Outcome::Stuck, "all vCPUs halted with interrupts off");
+  for (const auto& processor : processors_) {
+    processor->sample = true;
+    processor->vcpu->kick();
+  }
+}
+
+}  // namespace lodge::machine

@@ -1,0 +1,94 @@
+// One machine from power-on to its power-off or reset: memory, processors, board. A reset makes a new one.
+//
+// Threads: one a vCPU ("vcpu0", ...), which run the guest and carry its accesses to the chips; the main thread
+// runs the event loop. Whoever ends the machine first says how; then all vCPUs are kicked out and joined.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/event_loop.hpp"
+#include "base/mutex.hpp"
+#include "console/backend.hpp"
+#include "engine/api/engine.hpp"
+#include "machine/config.hpp"
+#include "machine/kernel.hpp"
+#include "machine/pc.hpp"
+
+namespace lodge::machine {
+
+enum class Outcome {
+  PowerOff,      // the guest switched itself off
+  Reset,         // it asked for a reset
+  TripleFault,   // a vCPU shut down
+  Stuck,         // all vCPUs wait with interrupts off: nothing can wake them
+  EngineFailed,  // the engine cannot go on
+  Quit,          // the person or a signal ends the process
+};
+
+class Machine {
+ public:
+  struct Parts {
+    engine::System& system;
+    const Config& config;
+    const Kernel& kernel;
+    std::span<const uint8_t> initrd;
+    EventLoop& loop;
+    console::Backend& serial;
+    int debug_console = -1;
+  };
+  static Result<std::unique_ptr<Machine>> create(const Parts& parts);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  // Runs the guest on its threads and the event loop on this one until the machine ends.
+  [[nodiscard]] Outcome run();
+  void press_power_button() { pc_->press_power_button(); }
+  void end(Outcome outcome, std::string reason = {}) LODGE_EXCLUDES(mutex_);  // any thread; the first one counts
+
+  [[nodiscard]] std::string reason() LODGE_EXCLUDES(mutex_);  // one line, for a crash
+  [[nodiscard]] std::string dump();                           // all vCPUs; after run()
+
+ private:
+  struct Processor {
+    std::unique_ptr<engine::Vcpu> vcpu;
+    std::thread thread;
+    std::atomic<bool> sample = false;      // a look at its state is wanted
+    std::atomic<unsigned> parked_for = 0;  // samples in a row in which nothing could wake it
+    std::atomic<bool> waits_for_sipi = false;
+  };
+  explicit Machine(const Parts& parts);
+  [[nodiscard]] Result<> build();
+  [[nodiscard]] Result<> load_memory();
+  [[nodiscard]] Result<> create_slots();
+  [[nodiscard]] Result<> create_processors();
+  void run_processor(Processor& processor, uint32_t number);
+  void handle_exit(kvm_run& run);
+  void handle_port(kvm_run& run);
+  void handle_mmio(kvm_run& run);
+  void take_sample(Processor& processor);
+  void watch();
+
+  Parts parts_;
+  MemoryMap map_;
+  Entry entry_;
+  std::unique_ptr<memory::GuestMemory> memory_;
+  std::unique_ptr<engine::Vm> vm_;
+  std::unique_ptr<Pc> pc_;
+  std::vector<std::unique_ptr<Processor>> processors_;
+  std::atomic<bool> ending_ = false;
+  uint64_t next_watch_ns_ = 0;
+  EventLoop::Handle watch_ = 0;
+  Mutex mutex_;
+  std::optional<Outcome> outcome_ LODGE_GUARDED_BY(mutex_);
+  std::string reason_ LODGE_GUARDED_BY(mutex_);
+};
+
+}  // namespace lodge::machine

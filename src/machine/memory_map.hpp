@@ -1,0 +1,43 @@
+// The guest-physical address space of the PC.
+//
+//   0          640 KiB less 4 KiB   RAM; the boot data of the loaders (boot_layout.hpp)
+//   0x9f000    4 KiB                reserved (the EBDA): ACPI's FACS
+//   0xa0000    256 KiB              nothing (VGA and option ROMs on other PCs)
+//   0xe0000    128 KiB              ROM: RSDP and ACPI tables
+//   0x100000   up to 3 GiB          RAM
+//   3 GiB      1 GiB                the hole: PCI, IOAPIC 0xfec00000, local APICs 0xfee00000
+//   4 GiB                           the rest of RAM
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "memory/guest_memory.hpp"
+
+namespace lodge::machine {
+
+constexpr uint64_t kEbda = 0x9f000, kEbdaEnd = 0xa0000;
+constexpr uint64_t kRom = 0xe0000, kRomEnd = 0x100000;
+constexpr uint64_t kHighMemory = 0x100000;
+constexpr uint64_t kHole = uint64_t{3} << 30;
+constexpr uint64_t kAbove4G = uint64_t{4} << 30;
+constexpr uint64_t kIoapic = 0xfec00000, kLocalApic = 0xfee00000;
+
+struct MemoryMap {
+  explicit MemoryMap(uint64_t memory_bytes);  // at least 2 MiB, page-aligned
+  uint64_t low_end;                           // end of RAM below the hole
+  uint64_t above_size;                        // bytes of RAM from 4 GiB on
+
+  [[nodiscard]] std::vector<memory::Range> backing() const;  // for GuestMemory: RAM and the ROM
+};
+
+// INT 15h E820 address range types (ACPI 6.5, table 15.4).
+enum class E820Type : uint32_t { Ram = 1, Reserved = 2, AcpiReclaim = 3, AcpiNvs = 4 };
+struct E820Entry {
+  uint64_t base;
+  uint64_t size;
+  E820Type type;
+};
+[[nodiscard]] std::vector<E820Entry> e820(const MemoryMap& map);
+
+}  // namespace lodge::machine

@@ -1,0 +1,91 @@
+#include "machine/pc.hpp"
+
+#include <unistd.h>
+
+#include "base/log.hpp"
+#include "machine/acpi/tables.hpp"
+
+namespace lodge::machine {
+
+namespace {
+constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqRtc = 8;
+constexpr uint16_t kPortKeyboardData = 0x60, kPortKeyboardCommand = 0x64, kPortRtc = 0x70, kPortPostCode = 0x80, kPortSystemControlA = 0x92,
+                   kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9;
+}  // namespace
+
+std::vector<kvm_irq_routing_entry> pc_gsi_routing() {
+  constexpr uint32_t kPicLines = 16, kIoapicLines = 24, kIoapicTimerInput = 2, kCascade = 2;
+  std::vector<kvm_irq_routing_entry> entries;
+  const auto route = [&](uint32_t gsi, uint32_t chip, uint32_t input) {
+    kvm_irq_routing_entry entry{};
+    entry.gsi = gsi;
+    entry.type = KVM_IRQ_ROUTING_IRQCHIP;
+    entry.u.irqchip = {.irqchip = chip, .pin = input};
+    entries.push_back(entry);
+  };
+  for (uint32_t gsi = 0; gsi < kPicLines; ++gsi)
+    if (gsi != kCascade) route(gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % 8);
+  for (uint32_t gsi = 0; gsi < kIoapicLines; ++gsi)
+    if (gsi != kIoapicTimerInput) route(gsi, KVM_IRQCHIP_IOAPIC, gsi == 0 ? kIoapicTimerInput : gsi);
+  return entries;
+}
+
+devices::IrqPin Pc::pin(uint32_t gsi) const {
+  return devices::IrqPin([&vm = vm_, gsi](bool level) {
+    if (const auto done = vm.irq_line(gsi, level); !done) log::debug("interrupt line {}: {}", gsi, done.error().message);
+  });
+}
+
+void Pc::debug_byte(uint8_t byte) const {
+  if (host_.debug_console < 0) return;
+  [[maybe_unused]] const ssize_t written = write(host_.debug_console, &byte, 1);
+}
+
+Pc::Pc(engine::Vm& vm, Host host)
+    : vm_(vm),
+      host_(std::move(host)),
+      com1_(pin(kIrqCom1), clock_,
+            {.transmit = [this](std::span<const uint8_t> bytes) { host_.serial.write(bytes); }, .changed = [this] { host_.loop.wake(); }}),
+      rtc_(pin(kIrqRtc), clock_, [this] { host_.loop.wake(); }),
+      keyboard_(pin(kIrqKeyboard), host_.reset),
+      acpi_(pin(acpi::kSciIrq), clock_, {.power_off = host_.power_off, .changed = [this] { host_.loop.wake(); }}),
+      reset_control_(host_.reset),
+      system_control_a_(host_.reset),
+      bochs_console_(0xe9, [this](uint8_t byte) { debug_byte(byte); }),
+      ovmf_console_(0xff, [this](uint8_t byte) { debug_byte(byte); }) {}
+
+Result<> Pc::attach_all() {
+  TRY(ports_.attach(kPortKeyboardData, 1, keyboard_.data_port(), "i8042 data"));
+  TRY(ports_.attach(kPortKeyboardCommand, 1, keyboard_.command_port(), "i8042 command"));
+  TRY(ports_.attach(kPortRtc, 2, rtc_, "rtc"));
+  TRY(ports_.attach(kPortPostCode, 1, post_code_, "post code"));
+  TRY(ports_.attach(kPortSystemControlA, 1, system_control_a_, "system control A"));
+  TRY(ports_.attach(kPortBochsConsole, 1, bochs_console_, "debug console"));
+  TRY(ports_.attach(kPortCom1, 8, com1_, "com1"));
+  TRY(ports_.attach(kPortOvmfConsole, 1, ovmf_console_, "debug console"));
+  TRY(ports_.attach(acpi::kPmBase, devices::AcpiPm::kBlockBytes, acpi_, "acpi"));
+  return ports_.attach(kPortResetControl, 1, reset_control_, "reset control");
+}
+
+void Pc::connect_host() {
+  host_.serial.set_sink(
+      {.space = [this] { return com1_.receive_space(); }, .receive = [this](std::span<const uint8_t> bytes) { com1_.receive(bytes); }});
+  deadlines_.push_back(host_.loop.add_deadline([this] { return com1_.deadline(); }, [this] { com1_.on_deadline(); }));
+  deadlines_.push_back(host_.loop.add_deadline([this] { return rtc_.deadline(); }, [this] { rtc_.on_deadline(); }));
+  deadlines_.push_back(host_.loop.add_deadline([this] { return acpi_.deadline(); }, [this] { acpi_.on_deadline(); }));
+}
+
+Result<std::unique_ptr<Pc>> Pc::create(engine::Vm& vm, const MemoryMap& map, Host host) {
+  std::unique_ptr<Pc> pc(new Pc(vm, std::move(host)));
+  TRY(pc->attach_all());
+  pc->rtc_.set_memory_size(map.low_end, map.above_size);
+  pc->connect_host();
+  return pc;
+}
+
+Pc::~Pc() {
+  host_.serial.set_sink({});
+  for (const EventLoop::Handle deadline : deadlines_) host_.loop.remove(deadline);
+}
+
+}  // namespace lodge::machine

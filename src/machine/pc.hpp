@@ -1,0 +1,70 @@
+// The PC's board: the chips around the processor, at their ports and interrupt lines.
+//
+// The interrupt controllers and the 8254 with port 0x61 are the driver's.
+// Threads: read/write of ports and memory from any vCPU's thread; the rest from the main thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/clock.hpp"
+#include "base/event_loop.hpp"
+#include "base/fd.hpp"
+#include "console/backend.hpp"
+#include "devices/acpi_pm.hpp"
+#include "devices/bus.hpp"
+#include "devices/chipset_ports.hpp"
+#include "devices/i8042.hpp"
+#include "devices/mc146818.hpp"
+#include "devices/serial_port.hpp"
+#include "engine/api/engine.hpp"
+#include "machine/memory_map.hpp"
+
+namespace lodge::machine {
+
+class Pc {
+ public:
+  struct Host {
+    EventLoop& loop;
+    console::Backend& serial;
+    int debug_console;                // descriptor, or -1
+    std::function<void()> power_off;  // from a vCPU's thread
+    std::function<void()> reset;
+  };
+  static Result<std::unique_ptr<Pc>> create(engine::Vm& vm, const MemoryMap& map, Host host);
+  ~Pc();
+  Pc(const Pc&) = delete;
+  Pc& operator=(const Pc&) = delete;
+
+  [[nodiscard]] const devices::PortBus& ports() const { return ports_; }
+  [[nodiscard]] const devices::MmioBus& mmio() const { return mmio_; }
+  void press_power_button() { acpi_.press_power_button(); }
+
+ private:
+  Pc(engine::Vm& vm, Host host);
+  [[nodiscard]] Result<> attach_all();
+  void connect_host();
+  [[nodiscard]] devices::IrqPin pin(uint32_t gsi) const;
+  void debug_byte(uint8_t byte) const;
+
+  engine::Vm& vm_;
+  Host host_;
+  HostClock clock_;
+  devices::SerialPort com1_;
+  devices::Mc146818 rtc_;
+  devices::I8042 keyboard_;
+  devices::AcpiPm acpi_;
+  devices::ResetControl reset_control_;
+  devices::SystemControlA system_control_a_;
+  devices::PostCode post_code_;
+  devices::DebugConsole bochs_console_;
+  devices::DebugConsole ovmf_console_;
+  devices::PortBus ports_;
+  devices::MmioBus mmio_;
+  std::vector<EventLoop::Handle> deadlines_;
+};
+
+// How the board's lines reach the interrupt controllers: the 8254 to IOAPIC input 2, the rest one to one.
+[[nodiscard]] std::vector<kvm_irq_routing_entry> pc_gsi_routing();
+
+}  // namespace lodge::machine
