@@ -1,0 +1,432 @@
+#!/usr/bin/env python3
+"""Real guests, and lodge as a process: one case a run, as ctest calls it.
+
+    tests/guest/guest_test.py --lodge build/lodge --guests build/guests CASE [options]
+
+Exit code 0: passed; 1: failed, with the guest's last output; 77: skipped, with a line "SKIP: reason".
+Nothing depends on speed: time limits only end what is stuck.
+"""
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "..", "tools"))
+
+from console import PROMPT, READY, Console, ConsoleError  # noqa: E402  (the path above comes first)
+import guest_image  # noqa: E402
+import workload_image  # noqa: E402
+
+BOOT_SECONDS = 360
+COMMAND_SECONDS = 120
+END_SECONDS = 120
+
+CASES = {}
+
+
+class Skip(Exception):
+    """The case cannot run here; the message says why."""
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def check(condition, message):
+    if not condition:
+        raise ConsoleError(message)
+
+
+class Bench:
+    """What every case needs: the program, the kernels, a folder for its own files."""
+
+    def __init__(self, options, folder):
+        self.options = options
+        self.folder = folder
+
+    def flavour_folder(self, flavour):
+        folder = os.path.join(self.options.guests, flavour)
+        if os.path.exists(os.path.join(folder, "vmlinuz")):
+            return folder
+        reason = f"no {flavour} kernel: run tools/guest-kernels.sh"
+        with contextlib.suppress(OSError), open(os.path.join(folder, "unavailable"), encoding="utf-8") as stream:
+            reason = stream.read().strip()
+        raise Skip(reason)
+
+    def kernel(self, flavour):
+        return os.path.join(self.flavour_folder(flavour), "vmlinuz")
+
+    def initrd(self, flavour):
+        path = os.path.join(self.folder, "initrd")
+        guest_image.flavour_image(self.flavour_folder(flavour)).write(path)
+        return path
+
+    def path(self, name, data=None):
+        path = os.path.join(self.folder, name)
+        if data is not None:
+            with open(path, "wb") as out:
+                out.write(data)
+        return path
+
+    def command(self, *arguments, flavour="cloud-amd64", cpus=1, memory="512M", append="", initrd=None):
+        """lodge run with a guest; later arguments may override."""
+        return [self.options.lodge, "run", "--kernel", self.kernel(flavour), "--initrd", initrd or self.initrd(flavour),
+                "--append", f"console=ttyS0 {append}".strip(), "-m", memory, "-c", str(cpus),
+                "--engine", self.options.engine, "--name", "guest-test", *arguments]
+
+    @contextlib.contextmanager
+    def booted(self, *arguments, terminal=False, **settings):
+        """A guest at its prompt."""
+        with Console(self.command(*arguments, **settings), terminal=terminal) as guest:
+            reach_prompt(guest)
+            yield guest
+
+
+def reach_prompt(guest):
+    guest.expect(READY, BOOT_SECONDS)
+    guest.expect(PROMPT, COMMAND_SECONDS)
+
+
+def answer(guest, command):
+    output, code = guest.run(command, COMMAND_SECONDS)
+    check(code == 0, f"{command!r} returned {code}:\n{output}")
+    return output.strip()
+
+
+def power_off(guest):
+    guest.type("poweroff\n")
+    code = guest.finish(END_SECONDS)
+    check(code == 0, f"exit code {code} after poweroff; {guest.last_output()}")
+
+
+def kernel_complaints(guest):
+    """Oopses, warnings and stalls that the guest's kernel printed."""
+    pattern = r"^.*(?:\bBUG:|WARNING: CPU|Oops|general protection|rcu: INFO|soft lockup|Kernel panic|unchecked MSR).*$"
+    return re.findall(pattern, guest.output, re.MULTILINE)
+
+
+@case
+def boot(bench):
+    """A stock kernel to its shell: commands, all processors, power off with 0, no complaint by the kernel."""
+    flavour, cpus = bench.options.flavour, bench.options.cpus
+    with open(os.path.join(bench.flavour_folder(flavour), "release"), encoding="utf-8") as stream:
+        release = stream.read().strip()
+    with bench.booted(flavour=flavour, cpus=cpus) as guest:
+        uname = answer(guest, "uname -a")
+        check(release in uname, f"uname said {uname!r}, the kernel is {release}")
+        processors = answer(guest, "nproc")
+        check(processors == str(cpus), f"nproc says {processors}, -c was {cpus}")
+        listed = len(re.findall(r"^processor\s*:", answer(guest, "cat /proc/cpuinfo"), re.MULTILINE))
+        check(listed == cpus, f"/proc/cpuinfo lists {listed} processors")
+        # Job control, pipes and a process per processor.
+        answer(guest, "for i in $(seq 8); do (seq 2000 | md5sum) & done; wait")
+        check(answer(guest, "seq 2000 | md5sum | cut -c1-32") == md5_of_seq(2000), "md5sum of a pipe is wrong")
+        power_off(guest)
+        check(not kernel_complaints(guest), "the guest's kernel complained:\n" + "\n".join(kernel_complaints(guest)))
+
+
+def md5_of_seq(last):
+    text = "".join(f"{number}\n" for number in range(1, last + 1))
+    return subprocess.run(["md5sum"], input=text.encode(), capture_output=True, check=True).stdout[:32].decode()
+
+
+@case
+def command_line(bench):
+    """The kernel's command line reaches the guest as it is given; without input the guest still runs to its end."""
+    command = bench.command(append='quiet lodge.run="echo the answer is $((6 * 7)); cat /proc/cmdline"')
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                            timeout=BOOT_SECONDS + END_SECONDS, check=False)
+    check(result.returncode == 0, f"exit code {result.returncode}:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+    check("the answer is 42" in result.stdout, f"no answer in:\n{result.stdout[-2000:]}")
+    check("console=ttyS0 quiet lodge.run=" in result.stdout, f"another command line:\n{result.stdout[-2000:]}")
+
+
+@case
+def reboot(bench):
+    """The guest's reboot starts it anew in the same process."""
+    with bench.booted() as guest:
+        answer(guest, "touch /tmp/before")
+        guest.type("reboot\n")
+        reach_prompt(guest)
+        check(answer(guest, "ls /tmp/before 2>/dev/null || echo gone") == "gone", "the guest did not start anew")
+        power_off(guest)
+
+
+@case
+def no_reboot(bench):
+    """With --no-reboot the guest's reboot ends the process with 0."""
+    with bench.booted("--no-reboot") as guest:
+        guest.type("reboot\n")
+        code = guest.finish(END_SECONDS)
+        check(code == 0, f"exit code {code}; {guest.last_output()}")
+
+
+@case
+def triple_fault(bench):
+    """reboot=t makes the kernel triple-fault: with --no-reboot that is exit code 3 and a register dump."""
+    with bench.booted("--no-reboot", append="reboot=t") as guest:
+        guest.type("reboot\n")
+        code = guest.finish(END_SECONDS)
+        check(code == 3, f"exit code {code}; {guest.last_output()}")
+        for register in ("rip", "rsp", "cr0", "cr3", "idt"):
+            check(re.search(register, guest.output, re.IGNORECASE), f"no {register} in the dump; {guest.last_output()}")
+
+
+@case
+def console_keys(bench):
+    """On a terminal Ctrl-A h helps and Ctrl-A x leaves."""
+    with bench.booted(terminal=True) as guest:
+        guest.type("\x01h")
+        guest.expect(r"[Cc]trl-A", COMMAND_SECONDS)
+        guest.type("\n")
+        guest.expect(PROMPT, COMMAND_SECONDS)
+        guest.type("\x01x")
+        guest.finish(END_SECONDS)
+
+
+def settings_of(terminal):
+    settings = termios.tcgetattr(terminal)
+    return settings[:4]  # input, output, control and local modes
+
+
+@case
+def terminal_restored(bench):
+    """The terminal is raw while the guest runs and as before after every end: Ctrl-A x, power off, two SIGTERMs."""
+    def leave(guest):
+        guest.type("\x01x")
+
+    def power(guest):
+        guest.type("poweroff\n")
+
+    def terminate(guest):
+        guest.run("killall acpid", COMMAND_SECONDS)
+        guest.signal(signal.SIGTERM)
+        guest.signal(signal.SIGTERM)
+
+    for end in (leave, power, terminate):
+        with Console(["sleep", "infinity"], terminal=True) as fresh:
+            before = settings_of(fresh.terminal)
+        with bench.booted(terminal=True) as guest:
+            check(settings_of(guest.terminal) != before, "the terminal is not raw while the guest runs")
+            check(not settings_of(guest.terminal)[3] & (termios.ECHO | termios.ICANON), "the terminal echoes")
+            end(guest)
+            guest.finish(END_SECONDS)
+            check(settings_of(guest.terminal) == before, f"the terminal is not as before after {end.__name__}")
+
+
+@case
+def power_button(bench):
+    """The first SIGTERM or SIGINT is the power button: the guest shuts down by itself, exit code 0."""
+    with bench.booted() as guest:
+        guest.run("pidof acpid", COMMAND_SECONDS)
+        guest.signal(getattr(signal, bench.options.signal))
+        code = guest.finish(END_SECONDS)
+        check(code == 0, f"exit code {code}; {guest.last_output()}")
+        check("lodge-guest: power button" in guest.output, f"the guest saw no power button; {guest.last_output()}")
+
+
+@case
+def second_signal(bench):
+    """A guest that does not react to its power button is ended by the second signal."""
+    with bench.booted() as guest:
+        answer(guest, "killall acpid")
+        guest.signal(signal.SIGTERM)
+        check(answer(guest, "echo still here") == "still here", "the guest did not go on")
+        guest.signal(signal.SIGTERM)
+        guest.finish(END_SECONDS)
+
+
+def descendants():
+    """Processes below this one, by id, with their names."""
+    listing = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False)
+    return [line for line in listing.stdout.splitlines() if "ps" not in line.split()[1:]]
+
+
+@case
+def killed(bench):
+    """SIGKILL leaves nothing behind: no process, no file."""
+    scratch = bench.path("scratch")
+    os.mkdir(scratch)
+    os.environ["TMPDIR"] = os.environ["XDG_RUNTIME_DIR"] = scratch
+    shared_before = set(os.listdir("/dev/shm"))
+    with bench.booted() as guest:
+        guest.signal(signal.SIGKILL)
+        code = guest.finish(END_SECONDS)
+        check(code == 128 + signal.SIGKILL, f"exit code {code}")
+    check(not descendants(), f"processes are left: {descendants()}")
+    check(not os.listdir(scratch), f"files are left: {os.listdir(scratch)}")
+    left = {name for name in set(os.listdir("/dev/shm")) - shared_before if "lodge" in name}
+    check(not left, f"files are left in /dev/shm: {left}")
+
+
+@case
+def idle(bench):
+    """An idle guest halts: over five seconds it uses less than half of them on the host's processor."""
+    with bench.booted() as guest:
+        answer(guest, "sync; sleep 2")
+        before = cpu_seconds(guest.process.pid)
+        start = time.monotonic()
+        time.sleep(5)
+        used, passed = cpu_seconds(guest.process.pid) - before, time.monotonic() - start
+        check(used < passed / 2, f"an idle guest used {used:.2f} s of {passed:.2f} s")
+        power_off(guest)
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+        fields = stream.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5)
+
+
+@case
+def process_names(bench):
+    """ps shows `lodge NAME`, and each virtual processor has a thread of its name."""
+    with bench.booted(cpus=2) as guest:
+        pid = guest.process.pid
+        shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
+        check(re.search(r"lodge guest-test", shown), f"ps shows {shown!r}")
+        threads = set()
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/comm", encoding="utf-8") as stream:
+                threads.add(stream.read().strip())
+        check({"vcpu0", "vcpu1"} <= threads, f"threads are {sorted(threads)}")
+        power_off(guest)
+
+
+@case
+def workload(bench):
+    """Other people's programs compute in the guest what they compute natively."""
+    native = bench.path("native")
+    os.mkdir(native)
+    expected = subprocess.run(["/bin/busybox", "sh", os.path.join(HERE, "workload.sh"), native, HERE],
+                              capture_output=True, text=True, check=False)
+    if expected.returncode != 0:
+        raise Skip(f"the workload does not run natively here: {expected.stderr.strip()[-300:]}")
+    initrd = bench.path("workload-initrd")
+    workload_image.image(bench.flavour_folder("cloud-amd64")).write(initrd)
+    command = bench.command(cpus=2, memory="2G", append="quiet", initrd=initrd)
+    with Console(command) as guest:
+        guest.expect("lodge-guest runs", BOOT_SECONDS)
+        guest.expect(r"lodge-guest done: \d+", 800)
+        code = guest.finish(END_SECONDS)
+    check(code == 0, f"exit code {code}; {guest.last_output()}")
+    output = guest.output.replace("\r", "")
+    match = re.search(r"^== data\n.*^== end\n", output, re.MULTILINE | re.DOTALL)
+    check(match, f"the workload did not come to its end; {guest.last_output()}")
+    compare(expected.stdout, match.group(0))
+
+
+def compare(native, guest):
+    differences = [f"native: {left}\nguest:  {right}" for left, right in
+                   zip(native.splitlines(), guest.splitlines(), strict=False) if left != right]
+    check(native == guest, f"{len(differences)} lines differ from the native run, first of them:\n" + "\n".join(differences[:5]))
+
+
+def refused(bench, *arguments, words=()):
+    """lodge run with bad input: exit code 2, a message that names what is wrong, no guest started."""
+    result = subprocess.run([bench.options.lodge, "run", *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                            text=True, timeout=60, check=False)
+    said = " ".join(arguments)[:120]
+    check(result.returncode == 2, f"{said}: exit code {result.returncode}, not 2:\n{result.stdout[-500:]}{result.stderr[-1000:]}")
+    check(result.stderr.strip(), f"{said}: no message")
+    for word in words:
+        check(word in result.stderr, f"{said}: the message does not name {word!r}:\n{result.stderr[-1000:]}")
+
+
+@case
+def bad_input(bench):
+    """Bad files, sizes and options: exit code 2 and a message that names what is wrong."""
+    kernel, initrd = bench.kernel("cloud-amd64"), bench.initrd("cloud-amd64")
+    with open(kernel, "rb") as stream:
+        image = stream.read()
+    files = {
+        "empty": b"",
+        "text": b"This is no kernel.\n" * 2000,
+        "truncated": image[:20000],
+        "half": image[:len(image) // 2],
+        "short-elf": b"\x7fELF\x02\x01\x01" + bytes(57),
+        "zeros": bytes(1 << 20),
+    }
+    for name, data in files.items():
+        path = bench.path(f"kernel-{name}", data)
+        refused(bench, "--kernel", path, "--engine", "soft", words=(path,))
+    missing = bench.path("nowhere")
+    refused(bench, "--kernel", missing, words=(missing,))
+    refused(bench, "--kernel", bench.folder, words=(bench.folder,))
+    refused(bench, "--kernel", kernel, "--initrd", missing, words=(missing,))
+    refused(bench)
+    valid = ("--kernel", kernel, "--initrd", initrd, "--engine", "soft")
+    refused(bench, *valid, "-m", "2M", words=("memory",))
+    large = bench.path("large-initrd", bytes(64 << 20))
+    refused(bench, "--kernel", kernel, "--initrd", large, "--engine", "soft", "-m", "48M", words=("memory",))
+    for size in ("0", "nonsense", "-1G", "512X", "1000000G"):
+        refused(bench, *valid, f"-m={size}" if size.startswith("-") else "-m", *([] if size.startswith("-") else [size]))
+    for count in ("0", "100000", "two"):
+        refused(bench, *valid, "-c", count)
+    refused(bench, *valid, "--no-such-option", words=("--no-such-option",))
+    refused(bench, "--kernel", kernel, "--engine", "warp", words=("warp",))
+    refused(bench, *valid, "--serial", "nowhere:x")
+    if not proof_works(bench):
+        refused(bench, "--kernel", kernel, "--initrd", initrd, "--engine", "kvm", words=("soft",))
+
+
+def check_report(bench):
+    result = subprocess.run([bench.options.lodge, "check", "--json"], capture_output=True, text=True, timeout=60, check=False)
+    return result.returncode, json.loads(result.stdout)
+
+
+def proof_works(bench):
+    return check_report(bench)[1]["facts"]["proof"]["works"]
+
+
+@case
+def check_command(bench):
+    """lodge check: both forms agree with each other and with what this test can see of the host itself."""
+    code, report = check_report(bench)
+    check(code == (0 if report["works"] else 1), f"exit code {code}, works: {report['works']}")
+    check(report["engine"] == ("kvm" if report["facts"]["proof"]["works"] else "soft"), f"engine {report['engine']}")
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        flags = set(re.search(r"^flags\s*: (.*)$", stream.read(), re.MULTILINE).group(1).split())
+    processor = report["facts"]["processor"]
+    check(processor["vmx"] == ("vmx" in flags) and processor["svm"] == ("svm" in flags), f"processor: {processor}")
+    check(report["facts"]["kvm_device"]["present"] == os.path.exists("/dev/kvm"), "presence of /dev/kvm")
+    text = subprocess.run([bench.options.lodge, "check"], capture_output=True, text=True, timeout=60, check=False).stdout
+    check(f"`--engine auto` takes {report['engine']}" in text, f"the text names another engine:\n{text}")
+
+
+CASES["check"] = CASES.pop("check_command")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lodge", required=True)
+    parser.add_argument("--guests", required=True, help="the folder that tools/guest-kernels.sh fills")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("case", choices=sorted(CASES))
+    parser.add_argument("--flavour", default="cloud-amd64", choices=("amd64", "cloud-amd64", "686-pae"))
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--signal", default="SIGTERM", choices=("SIGTERM", "SIGINT"))
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="lodge-guest-") as folder:
+            CASES[options.case](Bench(options, folder))
+    except Skip as reason:
+        print(f"SKIP: {reason}")
+        return 77
+    except (ConsoleError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        print(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
