@@ -31,7 +31,11 @@ IrqChip::IrqChip(const VmHost& host)
            .send = [](void* chip, uint32_t source,
                       const InterruptMessage& message) { static_cast<IrqChip*>(chip)->send_ipi(source, message); },
            .end_of_interrupt = [](void* chip, uint8_t vector, bool level) { static_cast<IrqChip*>(chip)->end_of_interrupt(vector, level); },
-           .context = this} {}
+           .context = this} {
+  // Loops instead of initialisers, which the compiler would make a call of memset().
+  for (auto& sources : pic_sources_) sources = 0;
+  for (auto& sources : ioapic_sources_) sources = 0;
+}
 
 Lapic& IrqChip::attach_vcpu(uint32_t id, bool bootstrap, const VcpuEvents& events) {
   lapics_[id].attach(id, bootstrap, events, bus_);

@@ -132,12 +132,12 @@ class IrqChip {
 
   Spinlock pic_lock_;
   I8259Pair pic_;
-  uint32_t pic_sources_[16] = {};
+  uint32_t pic_sources_[16];
   std::atomic<bool> pic_output_{false};
 
   Spinlock ioapic_lock_;
   Ioapic ioapic_;
-  uint32_t ioapic_sources_[Ioapic::kPins] = {};
+  uint32_t ioapic_sources_[Ioapic::kPins];
   std::atomic<uint32_t> irq0_vector_{0};  // the vector of GSI 0 at the IOAPIC; its EOI acknowledges a PIT tick
 
   Spinlock pit_lock_;

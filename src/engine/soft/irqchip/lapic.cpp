@@ -108,6 +108,8 @@ uint64_t x2apic_reserved(uint32_t index) {
 
 // --- Life cycle ---
 
+Lapic::Lapic() = default;
+
 void Lapic::attach(uint32_t id, bool bootstrap, const VcpuEvents& events, const LapicBus& bus) {
   id_ = id;
   bootstrap_ = bootstrap;

@@ -53,6 +53,7 @@ class Lapic {
   // The entries of the local vector table, by register number.
   enum class Lvt : uint8_t { Timer = 0x32, Thermal = 0x33, Performance = 0x34, Lint0 = 0x35, Lint1 = 0x36, Error = 0x37 };
 
+  Lapic();  // not inline: 256 of them in a row would be cleared by memset()
   void attach(uint32_t id, bool bootstrap, const VcpuEvents& events, const LapicBus& bus);
   void set_features(const LapicFeatures& features);
   [[nodiscard]] uint32_t id() const { return id_; }
@@ -155,7 +156,7 @@ class Lapic {
   LapicFeatures features_;
 
   std::atomic<uint64_t> base_{0};
-  std::atomic<uint32_t> registers_[kRegisters] = {};  // as in the xAPIC page; ICR2 holds all 32 bits of an x2APIC's ICR
+  std::atomic<uint32_t> registers_[kRegisters];  // as in the xAPIC page; ICR2 holds all 32 bits of an x2APIC's ICR
   std::atomic<uint32_t> events_pending_{0};
   std::atomic<uint32_t> errors_{0};  // collected for the next write to the ESR
   std::atomic<uint8_t> sipi_vector_{0};
