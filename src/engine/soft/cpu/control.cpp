@@ -262,20 +262,11 @@ void sys_xsetbv(CpuState* cpu) {
   mode_changed(c);
 }
 
-// The table, with the bits that follow the processor's state: OSXSAVE, the APIC's enable, and the sizes of XSAVE areas.
+// The table comes with the bits that follow the processor's state: OSXSAVE, the APIC's enable, sizes of XSAVE areas.
 void sys_cpuid(CpuState* cpu) {
   CpuState& c = *cpu;
-  const uint32_t leaf = static_cast<uint32_t>(c.gpr[kRax]), subleaf = static_cast<uint32_t>(c.gpr[kRcx]);
   uint32_t r[4];
-  c.hooks->cpuid(&c, leaf, subleaf, r);
-  if (leaf == 1) {
-    constexpr uint32_t kOsxsaveBit = 1u << 27, kApicBit = 1u << 9;
-    r[2] = (r[2] & ~kOsxsaveBit) | (c.cr4 & cr4::kOsxsave ? kOsxsaveBit : 0);
-    if (!(c.hooks->get_apic_base(&c) & (1u << 11))) r[3] &= ~kApicBit;
-  } else if (leaf == 0xd && subleaf <= 1 && r[1]) {
-    // Legacy area and header, and AVX's 256 bytes: the standard and the compacted format agree for these three.
-    r[1] = c.xcr0 & 4 ? 832 : 576;
-  }
+  c.hooks->cpuid(&c, static_cast<uint32_t>(c.gpr[kRax]), static_cast<uint32_t>(c.gpr[kRcx]), r);
   c.gpr[kRax] = r[0];
   c.gpr[kRbx] = r[1];
   c.gpr[kRcx] = r[2];
