@@ -37,6 +37,9 @@ function(lodge_freestanding name)
   endif()
 endfunction()
 
+# All that ctest -L unit runs; the sanitizer build makes no more than this.
+add_custom_target(unit_tests)
+
 # lodge_test(NAME sources... [DEPENDS targets...] [LABEL label])
 # Unit tests beside the code: one binary NAME_test, its cases known to ctest by name and by LABEL: `unit` (the default, also
 # run under the sanitizers), `translated` (runs translated code, which no sanitizer understands) or `long` (./test --long).
@@ -51,5 +54,8 @@ function(lodge_test name)
   add_executable(${name}_test ${ARG_UNPARSED_ARGUMENTS})
   set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_link_libraries(${name}_test PRIVATE lodge_flags ${ARG_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
+  if(ARG_LABEL STREQUAL unit)
+    add_dependencies(unit_tests ${name}_test)
+  endif()
   gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 LABELS ${ARG_LABEL})
 endfunction()

@@ -11,6 +11,8 @@
 namespace lodge::host {
 namespace {
 
+using namespace std::string_literals;
+
 // A host made of files in a folder of its own. Without a word from the test it has no processor virtualization, no modules,
 // no /dev/kvm, is no guest and no container, and everything that is probed works.
 class FactsTest : public testing::Test {
@@ -170,7 +172,7 @@ TEST_F(FactsTest, GuestOfKnownAndUnknownHypervisor) {
 TEST_F(FactsTest, ContainersOfAllKinds) {
   put("proc/1/cgroup", "0::/system.slice/docker-abc.scope\n");
   EXPECT_EQ(read_surroundings(sources_).container, "docker");
-  put("proc/1/environ", std::string("HOME=/\0container=lxc\0TERM=x\0", 30));
+  put("proc/1/environ", "HOME=/\0container=lxc\0TERM=x\0"s);
   EXPECT_EQ(read_surroundings(sources_).container, "lxc");
   put("run/.containerenv", "");
   EXPECT_EQ(read_surroundings(sources_).container, "podman");
