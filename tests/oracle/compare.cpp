@@ -1,0 +1,92 @@
+#include "compare.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <iterator>
+
+namespace lodge::oracle {
+namespace {
+
+class Report {
+ public:
+  void value(std::string_view name, uint64_t left, uint64_t right) {
+    if (left != right) fmt::format_to(std::back_inserter(text_), "  {}: {:#x} | {:#x}\n", name, left, right);
+  }
+  void bytes(const std::string& name, const uint8_t* left, const uint8_t* right, size_t size) {
+    if (std::memcmp(left, right, size) == 0) return;
+    fmt::format_to(std::back_inserter(text_), "  {}: {:02x} | {:02x}\n", name, fmt::join(left, left + size, ""),
+                   fmt::join(right, right + size, ""));
+  }
+  [[nodiscard]] std::string take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+};
+
+void compare_vectors(Report& r, const Vectors& a, const Vectors& b) {
+  r.value("fcw", a.fcw, b.fcw);
+  r.value("fsw", a.fsw, b.fsw);
+  r.value("ftw", a.ftw, b.ftw);
+  r.value("fop", a.fop, b.fop);
+  r.value("fip", a.fip, b.fip);
+  r.value("fdp", a.fdp, b.fdp);
+  r.value("mxcsr", a.mxcsr, b.mxcsr);
+  for (size_t i = 0; i < 8; ++i) r.bytes(fmt::format("st{}", i), a.st[i], b.st[i], 10);
+  for (size_t i = 0; i < 16; ++i) r.bytes(fmt::format("xmm{}", i), a.xmm[i], b.xmm[i], 16);
+  for (size_t i = 0; i < 16; ++i) r.bytes(fmt::format("ymm{}[255:128]", i), a.ymm_high[i], b.ymm_high[i], 16);
+}
+
+void compare_memory(Report& r, const Image& a, const Image& b) {
+  if (a == b) return;
+  for (const Area& area : kAreas) {
+    for (size_t at = 0; at < area.pages * kPage; at += 16) {
+      const size_t offset = area.offset + at;
+      r.bytes(fmt::format("[{:#x}]", area.linear + at), &a[offset], &b[offset], 16);
+    }
+  }
+}
+
+}  // namespace
+
+std::string differences(const Case& test, const Outcome& left, const Outcome& right) {
+  Report r;
+  r.value("vector", left.vector, right.vector);
+  r.value("error code", left.error, right.error);
+  r.value("cr2", left.cr2, right.cr2);
+  if (left.vector == kHang || right.vector == kHang) return r.take();
+  const State& a = left.state;
+  const State& b = right.state;
+  // Outside of 64-bit code R8 to R15 are not accessible, and the upper halves of the others not defined (SDM vol. 1, 3.4.1.1).
+  const bool is_64 = test.mode == Mode::Code64;
+  for (size_t i = 0; i < (is_64 ? 16u : 8u); ++i) {
+    const uint64_t mask = is_64 ? ~uint64_t{0} : 0xffffffff;
+    r.value(kGprNames[i], a.gpr[i] & mask, b.gpr[i] & mask);
+  }
+  r.value("rip", a.rip, b.rip);
+  r.value("rflags", a.rflags, b.rflags);
+  r.value("cs", a.cs, b.cs);
+  r.value("ss", a.ss, b.ss);
+  r.value("ds", a.ds, b.ds);
+  r.value("es", a.es, b.es);
+  r.value("fs", a.fs, b.fs);
+  r.value("gs", a.gs, b.gs);
+  r.value("fs.base", a.fs_base, b.fs_base);
+  r.value("gs.base", a.gs_base, b.gs_base);
+  compare_vectors(r, a.vectors, b.vectors);
+  compare_memory(r, left.memory, right.memory);
+  return r.take();
+}
+
+std::string describe(const Case& test) {
+  const State& s = test.initial;
+  std::string text = " ";
+  for (size_t i = 0; i < (test.mode == Mode::Code64 ? 16u : 8u); ++i) text += fmt::format(" {}={:#x}", kGprNames[i], s.gpr[i]);
+  text += fmt::format("\n  rip={:#x} rflags={:#x} cs={:#x} ss={:#x} ds={:#x} es={:#x} fs={:#x} gs={:#x} fs.base={:#x} gs.base={:#x}\n",
+                      s.rip, s.rflags, s.cs, s.ss, s.ds, s.es, s.fs, s.gs, s.fs_base, s.gs_base);
+  const Vectors& v = s.vectors;
+  text += fmt::format("  fcw={:#x} fsw={:#x} ftw={:#x} mxcsr={:#x}\n", v.fcw, v.fsw, v.ftw, v.mxcsr);
+  return text;
+}
+
+}  // namespace lodge::oracle
