@@ -1,0 +1,20 @@
+// The code cache as the engine around the core sees it: made from host pages of guest memory, and told when their bytes change.
+// Implemented in translate/.
+#pragma once
+
+#include <cstdint>
+
+namespace lodge::engine::soft {
+
+struct CodeCache;
+
+// One a VM. Null when the host refuses the memory.
+CodeCache* code_cache_create();
+void code_cache_destroy(CodeCache* cache);
+
+// Drops every translation made from a byte of [host, host+length), and clears kPageCode of pages that hold no more.
+// Any thread, in guest mode or out of it; keeps the vector registers. Returns when no vCPU can enter a dropped translation again;
+// one that is inside a translation leaves it at the next block, as a processor does with cross-modifying code.
+void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length);
+
+}  // namespace lodge::engine::soft
