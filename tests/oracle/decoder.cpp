@@ -82,8 +82,12 @@ const char* excluded_extension(const ZydisDecodedInstruction& info) {
     case ZYDIS_ISA_SET_TBM:
     case ZYDIS_ISA_SET_FMA4:
     case ZYDIS_ISA_SET_AMD3DNOW:
+    case ZYDIS_ISA_SET_XSAVE:
+    case ZYDIS_ISA_SET_XSAVEC:
+    case ZYDIS_ISA_SET_XSAVEOPT:
+    case ZYDIS_ISA_SET_XSAVES:
     case ZYDIS_ISA_SET_INVPCID: return nullptr;
-    default: return "of a CPUID feature that the engine does not offer, or a system extension";
+    default: return "a system extension (SVM, VMX, SGX, ...)";
   }
 }
 
@@ -107,28 +111,46 @@ const char* excluded_mnemonic(const ZydisDecodedInstruction& info) {
     case ZYDIS_MNEMONIC_SLDT:
     case ZYDIS_MNEMONIC_SMSW:
     case ZYDIS_MNEMONIC_STR: return "the host's kernel has UMIP and emulates it";
-    case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ: return "loads the whole segment state: a case of the engine suite";
-    case ZYDIS_MNEMONIC_XSAVE:
-    case ZYDIS_MNEMONIC_XSAVE64:
-    case ZYDIS_MNEMONIC_XSAVEC:
-    case ZYDIS_MNEMONIC_XSAVEC64:
-    case ZYDIS_MNEMONIC_XSAVEOPT:
-    case ZYDIS_MNEMONIC_XSAVEOPT64:
-    case ZYDIS_MNEMONIC_XRSTOR:
-    case ZYDIS_MNEMONIC_XRSTOR64: return "layout and mask depend on XCR0, in which host and guest differ";
     default: return nullptr;
   }
 }
 
 const char* excluded_form(Mode mode, const Instruction& i) {
   const ZydisInstructionAttributes a = i.info.attributes;
-  if (i.info.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return "loads CS: a case of the engine suite";
   if (mode == Mode::Code64 && i.info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (a & ZYDIS_ATTRIB_HAS_OPERANDSIZE)) {
     return "a near branch with an operand-size prefix depends on the vendor in 64-bit code";
   }
   return nullptr;
+}
+
+bool never_offered_set(ZydisISASet set) {
+  switch (set) {
+    case ZYDIS_ISA_SET_AMX_BF16:
+    case ZYDIS_ISA_SET_AMX_INT8:
+    case ZYDIS_ISA_SET_AMX_TILE:
+    case ZYDIS_ISA_SET_AVX_VNNI:
+    case ZYDIS_ISA_SET_CLZERO:
+    case ZYDIS_ISA_SET_ENQCMD:
+    case ZYDIS_ISA_SET_HRESET:
+    case ZYDIS_ISA_SET_KEYLOCKER:
+    case ZYDIS_ISA_SET_KEYLOCKER_WIDE:
+    case ZYDIS_ISA_SET_MCOMMIT:
+    case ZYDIS_ISA_SET_MONITORX:
+    case ZYDIS_ISA_SET_MOVDIR:
+    case ZYDIS_ISA_SET_PADLOCK_ACE:
+    case ZYDIS_ISA_SET_PADLOCK_PHE:
+    case ZYDIS_ISA_SET_PADLOCK_PMM:
+    case ZYDIS_ISA_SET_PADLOCK_RNG:
+    case ZYDIS_ISA_SET_PKU:
+    case ZYDIS_ISA_SET_PT:
+    case ZYDIS_ISA_SET_RDPRU:
+    case ZYDIS_ISA_SET_RTM:
+    case ZYDIS_ISA_SET_SERIALIZE:
+    case ZYDIS_ISA_SET_TSX_LDTRK:
+    case ZYDIS_ISA_SET_UINTR:
+    case ZYDIS_ISA_SET_WAITPKG: return true;
+    default: return set >= ZYDIS_ISA_SET_AVX512BW_128 && set <= ZYDIS_ISA_SET_AVX512_VPOPCNTDQ_512;
+  }
 }
 
 uint8_t prefix_free(Mode mode, std::span<const uint8_t> bytes, size_t& at) {
@@ -166,6 +188,8 @@ const char* excluded(Mode mode, const Instruction& i) {
   if (const char* why = excluded_extension(i.info)) return why;
   return excluded_form(mode, i);
 }
+
+bool never_offered(const Instruction& instruction) { return never_offered_set(instruction.info.meta.isa_set); }
 
 bool safe_undecodable(Mode mode, std::span<const uint8_t> bytes) {
   size_t at = 0;

@@ -27,6 +27,9 @@ struct Instruction {
 // Null when the instruction is tested, else the reason why not.
 [[nodiscard]] const char* excluded(Mode mode, const Instruction& instruction);
 
+// True for instructions of features that the engine never offers, whatever the host has: they give #UD.
+[[nodiscard]] bool never_offered(const Instruction& instruction);
+
 // Bytes that Zydis refuses are tried too (the processor's answer is #UD, or #GP for more than 15 bytes), but for those
 // that might be a system call or an extension unknown to this Zydis.
 [[nodiscard]] bool safe_undecodable(Mode mode, std::span<const uint8_t> bytes);

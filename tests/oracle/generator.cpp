@@ -13,6 +13,9 @@ constexpr uint64_t kCf = 1 << 0, kPf = 1 << 2, kAf = 1 << 4, kZf = 1 << 6, kSf =
 constexpr uint16_t kSelectors[] = {0,    3,    0x2b, 0x2b, 0x2b, 0x28, 0x33, 0x23, 0x10, 0x1b, 0x18, 0x40, 0x53, 0x3b, 0x07, 0x0f, 0x0f,
                                    0x17, 0x17, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x47, 0x4f, 0x57, 0x5f, 0x0c, 0x14, 0x80, 0x83, 0xff, 0xfffc};
 
+// For far transfers: the three user code segments, others that are code, and what is not.
+constexpr uint16_t kCodeSelectors[] = {0x23, 0x23, 0x33, 0x33, 0x07, 0x07, 0x4f, 0x47, 0x20, 0x10, 0x2b, 0x0f, 0x3f, 0, 0x40, 0xfffc};
+
 uint64_t mask_of(unsigned width) { return width >= 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1; }
 
 // --- Instruction bytes ------------------------------------------------------------------------------------------------
@@ -36,6 +39,13 @@ Bytes random_bytes(Random& r, Mode mode) {
   for (auto& byte : b) byte = uint8_t(r.next());
   size_t n = put_prefixes(r, b, 25);
   const uint64_t kind = r.below(100);
+  if (kind >= 98) {  // EVEX: the engine must refuse it
+    b[n++] = 0x62;
+    b[n] = uint8_t((b[n] & 0xf0) | (1 + r.below(3)) | (mode != Mode::Code64 ? 0xc0 : 0));
+    b[n + 1] |= 0x04;
+    b[n + 4] = random_modrm(r);
+    return b;
+  }
   if (kind >= 85) {  // VEX
     if (r.chance(40)) {
       b[n++] = 0xc5;
@@ -265,6 +275,11 @@ void random_segments(Random& r, Mode mode, State& s) {
   s.gs_base = s.gs ? descriptor_base(descriptor_of(s.gs)) : 0;
 }
 
+bool is_xsave_family(const ZydisDecodedInstruction& info) {
+  return info.meta.isa_set == ZYDIS_ISA_SET_XSAVE || info.meta.isa_set == ZYDIS_ISA_SET_XSAVEC ||
+         info.meta.isa_set == ZYDIS_ISA_SET_XSAVEOPT || info.meta.isa_set == ZYDIS_ISA_SET_XSAVES;
+}
+
 // --- The case -------------------------------------------------------------------------------------------------------
 
 class Builder {
@@ -286,9 +301,14 @@ class Builder {
   void solve_stack(const ZydisDecodedOperand& op);
   void shape_memory_value(const ZydisDecodedOperand& op, uint64_t linear);
   void aim_branch();
+  void aim_far_branch();
+  void aim_iret();
+  [[nodiscard]] uint64_t stack_top() const;
+  [[nodiscard]] uint64_t effective_address(const ZydisDecodedOperand& op);
   void patch_instruction();
 
   [[nodiscard]] uint64_t pick_target(size_t size);
+  [[nodiscard]] uint64_t pick_xsave_target();
   [[nodiscard]] uint64_t pick_branch_target();
   [[nodiscard]] uint64_t segment_base(ZydisRegister segment) const;
   [[nodiscard]] uint64_t* gpr(ZydisRegister reg);
@@ -356,7 +376,7 @@ void Builder::place_code() {
     case 0: at = kCode + kPage - r_.below(c_.length + 1u); break;  // across the two pages
     case 1: at = end - c_.length; break;                           // the next instruction's fetch faults
     case 2:
-      if (r_.chance(25)) at = end - r_.below(c_.length + 1u);  // its own fetch faults
+      if (r_.chance(25) && !c_.never_offered) at = end - r_.below(c_.length + 1u);  // its own fetch faults
       break;
     default: break;
   }
@@ -383,6 +403,19 @@ uint64_t Builder::pick_target(size_t size) {
   }
   if (choice < 97) return kStack + r_.below(2 * kPage - 64);
   return r_.chance(50) ? 0xffffffff - before : r_.next() & 0xffffffff;
+}
+
+// How much of an XSAVE area is written before a fault in its second page is the processor's choice: areas that cross into
+// a page which faults are left out.
+uint64_t Builder::pick_xsave_target() {
+  const uint64_t inside = kData + r_.below((2 * kPage - 1024) / 64) * 64;
+  switch (r_.below(12)) {
+    case 0: return inside + r_.below(64);
+    case 1: return kData + 2 * kPage + r_.below(32) * 64;
+    case 2: return kData + 3 * kPage + r_.below(32) * 64;
+    case 3: return is_64() ? 0x800000000000 + r_.below(16) * 64 : inside;
+    default: return inside;
+  }
 }
 
 void Builder::random_registers() {
@@ -483,9 +516,13 @@ void Builder::solve_vsib(const ZydisDecodedOperand& op) {
 // Chooses where the operand shall lie, and sets displacement, index or base so that it does.
 void Builder::solve(const ZydisDecodedOperand& op) {
   const uint64_t mask = mask_of(i_.info.address_width);
-  const uint64_t target = pick_target(op.size / 8);
+  const uint64_t target = is_xsave_family(i_.info) ? pick_xsave_target() : pick_target(op.size / 8);
   const uint64_t offset = (target - segment_base(op.mem.segment)) & mask;
   uint64_t displacement = uint64_t(op.mem.disp.value);
+  if (is_xsave_family(i_.info)) {  // as solve_memory() leaves them in the end
+    s_.gpr[kRax] &= 7;
+    s_.gpr[kRdx] = 0;
+  }
   const auto index_value = [&] { return op.mem.index ? value(op.mem.index) * op.mem.scale : 0; };
   if (op.mem.base == ZYDIS_REGISTER_RIP || op.mem.base == ZYDIS_REGISTER_EIP) {
     displacement = target - (s_.rip + c_.length);
@@ -537,6 +574,17 @@ void Builder::shape_memory_value(const ZydisDecodedOperand& op, uint64_t linear)
       }
       break;
     }
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64: {
+      Vectors image;
+      random_vectors(r_, image);
+      image.xstate_bv = r_.below(8);
+      if (r_.chance(40)) image.xcomp_bv = uint64_t{1} << 63 | image.xstate_bv | r_.below(8);  // the compacted form
+      if (r_.chance(5)) image.header[r_.below(6)] = 1;
+      if (r_.chance(5)) image.xstate_bv |= uint64_t{1} << 62;
+      for (size_t at = 0; at < sizeof image; at += 64) patch(linear + at, reinterpret_cast<const uint8_t*>(&image) + at, 64);
+      break;
+    }
     case ZYDIS_MNEMONIC_LAR:
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
@@ -572,6 +620,11 @@ void Builder::solve_memory() {
       solve(op);
     }
   }
+  if (is_xsave_family(i_.info)) {
+    // Host and guest differ in XCR0 beyond x87, SSE and AVX.
+    s_.gpr[kRax] &= 7;
+    s_.gpr[kRdx] = 0;
+  }
   if (is(ZYDIS_MNEMONIC_ENTER) || is(ZYDIS_MNEMONIC_LEAVE)) {
     set(ZYDIS_REGISTER_RBP, s_.gpr[kRsp] + r_.below(64) * 8);
     // ENTER's frame size: mostly within the stack's pages.
@@ -584,8 +637,7 @@ void Builder::solve_memory() {
   if (is(ZYDIS_MNEMONIC_POP) && i_.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
       ZydisRegisterGetClass(i_.operands[0].reg.value) == ZYDIS_REGCLASS_SEGMENT) {
     const uint16_t selector = r_.pick(kSelectors);
-    const uint64_t sp = c_.mode == Mode::Code16 ? s_.gpr[kRsp] & 0xffff : s_.gpr[kRsp];
-    patch(sp + segment_base(ZYDIS_REGISTER_SS), &selector, 2);
+    patch(stack_top(), &selector, 2);
   }
 }
 
@@ -602,8 +654,63 @@ uint64_t Builder::pick_branch_target() {
   }
 }
 
+uint64_t Builder::stack_top() const {
+  return (c_.mode == Mode::Code16 ? s_.gpr[kRsp] & 0xffff : s_.gpr[kRsp]) + segment_base(ZYDIS_REGISTER_SS);
+}
+
+// Where the operand lies with the registers and the displacement as they are now.
+uint64_t Builder::effective_address(const ZydisDecodedOperand& op) {
+  const bool rip_relative = op.mem.base == ZYDIS_REGISTER_RIP || op.mem.base == ZYDIS_REGISTER_EIP;
+  int64_t displacement = op.mem.disp.value;
+  if (i_.info.raw.disp.size && (rip_relative || !op.mem.base)) {
+    displacement = 0;
+    std::memcpy(&displacement, &c_.bytes[i_.info.raw.disp.offset], i_.info.raw.disp.size / 8);
+    const unsigned shift = 64u - i_.info.raw.disp.size;
+    displacement = int64_t(uint64_t(displacement) << shift) >> shift;
+  }
+  const uint64_t base = rip_relative ? s_.rip + c_.length : op.mem.base ? value(op.mem.base) : 0;
+  const uint64_t index = op.mem.index ? value(op.mem.index) * op.mem.scale : 0;
+  return ((base + index + uint64_t(displacement)) & mask_of(i_.info.address_width)) + segment_base(op.mem.segment);
+}
+
+void Builder::aim_far_branch() {
+  const uint16_t selector = r_.pick(kCodeSelectors);
+  const uint64_t base = selector == kSelUserCode64 ? 0 : descriptor_base(descriptor_of(selector));
+  const uint64_t offset = pick_branch_target() - base;
+  const unsigned width = i_.info.operand_width / 8;
+  if (i_.info.meta.category == ZYDIS_CATEGORY_RET) {
+    patch(stack_top(), &offset, width);
+    return patch(stack_top() + width, &selector, 2);
+  }
+  const auto& op = i_.operands[0];
+  if (op.type == ZYDIS_OPERAND_TYPE_POINTER) {
+    std::memcpy(&c_.bytes[i_.info.raw.imm[0].offset], &offset, i_.info.raw.imm[0].size / 8);
+    std::memcpy(&c_.bytes[i_.info.raw.imm[1].offset], &selector, 2);
+  } else if (op.type == ZYDIS_OPERAND_TYPE_MEMORY) {
+    const uint64_t at = effective_address(op);
+    patch(at, &offset, width);
+    patch(at + width, &selector, 2);
+    if (width == 8) patch(at + 4, &selector, 2);  // AMD's ignore REX.W
+  }
+}
+
+void Builder::aim_iret() {
+  const uint16_t selector = r_.pick(kCodeSelectors);
+  const uint64_t base = selector == kSelUserCode64 ? 0 : descriptor_base(descriptor_of(selector));
+  const unsigned width = i_.info.operand_width / 8;
+  static constexpr uint16_t kStackSelectors[] = {0x2b, 0x2b, 0x2b, 0x17, 0x27, 0, 3, 0x18};
+  const uint64_t frame[] = {pick_branch_target() - base, selector, 2 | (r_.next() & (r_.chance(20) ? ~uint64_t{0} : 0x200ed5)),
+                            kStack + r_.below(2 * kPage), r_.pick(kStackSelectors)};
+  if (r_.chance(90)) s_.rflags &= ~kNt;
+  for (size_t i = 0; i < std::size(frame); ++i) {
+    if (i < 3 || is_64() || r_.chance(50)) patch(stack_top() + i * width, &frame[i], width);
+  }
+}
+
 void Builder::aim_branch() {
   const auto type = i_.info.meta.branch_type;
+  if (is(ZYDIS_MNEMONIC_IRET) || is(ZYDIS_MNEMONIC_IRETD) || is(ZYDIS_MNEMONIC_IRETQ)) return aim_iret();
+  if (type == ZYDIS_BRANCH_TYPE_FAR) return aim_far_branch();
   const bool returns = i_.info.meta.category == ZYDIS_CATEGORY_RET;
   if (type == ZYDIS_BRANCH_TYPE_NONE && !returns) return;
   const uint64_t target = (pick_branch_target() - code_base());
@@ -618,24 +725,11 @@ void Builder::aim_branch() {
     return;
   }
   if (returns) {
-    const uint64_t sp = c_.mode == Mode::Code16 ? s_.gpr[kRsp] & 0xffff : s_.gpr[kRsp];
-    return patch(sp + segment_base(ZYDIS_REGISTER_SS), &target, i_.info.operand_width / 8);
+    return patch(stack_top(), &target, i_.info.operand_width / 8);
   }
   const auto& op = i_.operands[0];
   if (op.type == ZYDIS_OPERAND_TYPE_REGISTER) return set(op.reg.value, target);
-  if (op.type != ZYDIS_OPERAND_TYPE_MEMORY || c_.patches.empty()) return;
-  const uint64_t mask = mask_of(i_.info.address_width);
-  const bool rip_relative = op.mem.base == ZYDIS_REGISTER_RIP || op.mem.base == ZYDIS_REGISTER_EIP;
-  int64_t displacement = op.mem.disp.value;
-  if (rip_relative || (!op.mem.base && i_.info.raw.disp.size)) {
-    displacement = 0;
-    std::memcpy(&displacement, &c_.bytes[i_.info.raw.disp.offset], i_.info.raw.disp.size / 8);
-    const unsigned shift = 64u - i_.info.raw.disp.size;
-    displacement = int64_t(uint64_t(displacement) << shift) >> shift;
-  }
-  const uint64_t base = rip_relative ? s_.rip + c_.length : op.mem.base ? value(op.mem.base) : 0;
-  const uint64_t address = (base + (op.mem.index ? value(op.mem.index) * op.mem.scale : 0) + uint64_t(displacement)) & mask;
-  patch(address + segment_base(op.mem.segment), &target, op.size / 8);
+  if (op.type == ZYDIS_OPERAND_TYPE_MEMORY) patch(effective_address(op), &target, op.size / 8);
 }
 
 void Builder::patch_instruction() { patch(s_.rip + code_base(), c_.bytes.data(), c_.length); }
@@ -672,7 +766,10 @@ bool choose_instruction(Random& r, Mode mode, const Forms& forms, Case& c, Instr
       add_rex(r, b, i);
       if (!decode(mode, {b.data(), 15}, i)) continue;
     }
-    if (excluded(mode, i)) continue;
+    if (excluded(mode, i)) {
+      if (!never_offered(i)) continue;
+      c.never_offered = true;
+    }
     c.bytes = b;
     c.length = i.info.length;
     return true;
@@ -693,6 +790,7 @@ std::optional<Case> generate(Mode mode, uint64_t seed, const Forms& forms, std::
     std::copy_n(fixed.begin(), size, c.bytes.begin());
     c.undecodable = !decode(mode, {c.bytes.data(), size}, i);
     c.length = c.undecodable ? uint8_t(size) : i.info.length;
+    c.never_offered = !c.undecodable && never_offered(i);
   } else if (!choose_instruction(r, mode, forms, c, i)) {
     return std::nullopt;
   }

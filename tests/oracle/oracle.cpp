@@ -106,6 +106,23 @@ std::optional<Options> parse(int argc, char** argv) {
   return o;
 }
 
+// What an instruction that does not exist leaves behind.
+void invalid_opcode(const Case& test, Outcome& out) {
+  constexpr uint64_t kResumeFlag = 1 << 16;
+  out.state = test.initial;
+  normalise(out.state.vectors);
+  out.state.rflags |= kResumeFlag;
+  out.vector = 6;
+  out.error = 0;
+  out.cr2 = 0;
+  out.memory = pattern();
+  for (const Patch& patch : test.patches) {
+    for (size_t i = 0; i < patch.length; ++i) {
+      if (const int64_t at = image_offset(patch.linear + i); at >= 0) out.memory[size_t(at)] = patch.data[i];
+    }
+  }
+}
+
 class Oracle {
  public:
   explicit Oracle(const Options& options) : o_(options) {}
@@ -155,11 +172,16 @@ Result<> Oracle::run_case(const Case& test, Forms& forms) {
   uint64_t key = 0;
   if (!test.undecodable && decode(test.mode, {test.bytes.data(), test.length}, i)) {
     if (!o_.filter.empty() && i.mnemonic() != o_.filter) return {};
-    key = form_key(test.mode, i);
+    if (!test.never_offered) key = form_key(test.mode, i);
   } else if (!o_.filter.empty()) {
     return {};
   }
-  native_->run(test, *host_);
+  if (test.never_offered) {
+    if (o_.native) return {};
+    invalid_opcode(test, *host_);
+  } else {
+    native_->run(test, *host_);
+  }
   if (o_.native) {
     native_->run(test, *engine_);
   } else {

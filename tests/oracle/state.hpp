@@ -51,6 +51,7 @@ struct Case {
   std::array<uint8_t, 16> bytes{};
   bool trap_flag = false;  // stop by EFLAGS.TF, not by the INT3 behind the instruction
   bool undecodable = false;
+  bool never_offered = false;  // the host may know the instruction; the engine must not
   State initial{};
   std::vector<Patch> patches;  // includes the instruction itself
 };
