@@ -106,12 +106,12 @@ Result<> Guest::build_memory() {
 
   for (unsigned vector = 0; vector < kVectors; ++vector) {
     const uint64_t handler = kSupervisorBase + handlers_ + vector * kHandlerSize;
-    // INT3 and INTO come from CPL 3; INT n does not (excluded), but the gates of Linux that allow it are these.
+    // The gates that Linux opens to INT3 and INTO.
     const uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
     put(idt_ + vector * 16, (handler & 0xffff) | uint64_t{kSelKernelCode} << 16 | uint64_t{0xe} << 40 | dpl << 45 | uint64_t{1} << 47 |
                                 (handler >> 16 & 0xffff) << 48);
     put(idt_ + vector * 16 + 8, handler >> 32);
-    // mov dx is not possible without losing RDX: push rdx; mov dx, port; out dx, al; hlt. RDX is read back from the stack.
+    // push rdx; mov dx, port; out dx, al; hlt. RDX is read back from the stack.
     const uint16_t port = uint16_t(kPortBase + vector);
     const uint8_t code[] = {0x52, 0x66, 0xba, uint8_t(port), uint8_t(port >> 8), 0xee, 0xf4};
     std::memcpy(memory_->span(handlers_ + vector * kHandlerSize, sizeof code).data(), code, sizeof code);
@@ -135,9 +135,8 @@ Result<> Guest::build_vcpu(engine::System& system) {
   sregs_ = TRY(vcpu_->get_sregs());
   sregs_.cr0 = 0x80050033;  // PG AM WP NE ET MP PE
   sregs_.cr3 = cr3_;
-  sregs_.cr4 = 0x50620;   // PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE, and MCE off
-  sregs_.cr4 |= 0x10000;  // FSGSBASE
-  sregs_.efer = 0xd00;    // NXE LMA LME
+  sregs_.cr4 = 0x50620;  // PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
+  sregs_.efer = 0xd00;   // NXE LMA LME
   sregs_.gdt.base = kSupervisorBase + gdt_;
   sregs_.gdt.limit = uint16_t(kGdt.size() * 8 - 1);
   sregs_.idt.base = kSupervisorBase + idt_;
