@@ -7,9 +7,10 @@ namespace lodge::devices {
 namespace {
 
 // Tables 4.12 to 4.14.
-constexpr uint16_t kTimerStatus = 1 << 0, kGlobalStatus = 1 << 5, kPowerButton = 1 << 8, kSleepButton = 1 << 9, kWake = 1 << 15;
-constexpr uint16_t kStatusBits = kTimerStatus | kGlobalStatus | kPowerButton | kSleepButton | kWake;
-constexpr uint16_t kEnableBits = kTimerStatus | kGlobalStatus | kPowerButton | kSleepButton;
+constexpr uint16_t kTimerStatus = 1 << 0, kGlobalStatus = 1 << 5, kPowerButton = 1 << 8, kSleepButton = 1 << 9, kRtc = 1 << 10,
+                   kWake = 1 << 15;
+constexpr uint16_t kStatusBits = kTimerStatus | kGlobalStatus | kPowerButton | kSleepButton | kRtc | kWake;
+constexpr uint16_t kEnableBits = kTimerStatus | kGlobalStatus | kPowerButton | kSleepButton | kRtc;
 constexpr uint16_t kSciEnable = 1 << 0, kSleepTypeMask = 7 << 10, kSleepEnable = 1 << 13;
 constexpr uint16_t kControlBits = 0x0003 | kSleepTypeMask;
 constexpr uint64_t kTimerHz = 3'579'545;
@@ -47,6 +48,12 @@ void AcpiPm::update_pin() {
 void AcpiPm::press_power_button() {
   MutexLock lock(mutex_);
   status_ |= kPowerButton;
+  update_pin();
+}
+
+void AcpiPm::rtc_interrupt() {
+  MutexLock lock(mutex_);
+  status_ |= kRtc;
   update_pin();
 }
 

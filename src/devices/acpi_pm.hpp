@@ -28,6 +28,7 @@ class AcpiPm final : public BytePortDevice {
   AcpiPm(IrqPin sci, const Clock& clock, Host host);
 
   void press_power_button() LODGE_EXCLUDES(mutex_);
+  void rtc_interrupt() LODGE_EXCLUDES(mutex_);            // the clock raised IRQ 8: RTC_STS
   void raise_gpe(unsigned event) LODGE_EXCLUDES(mutex_);  // 0..15
 
   [[nodiscard]] uint64_t deadline() LODGE_EXCLUDES(mutex_);  // the timer's carry interrupt, or kNever
