@@ -26,6 +26,7 @@ struct Config {
   std::string serial = "stdio";        // stdio, null, file:PATH, unix:PATH
   std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH
   bool reboot = true;                  // false: a reset ends the process
+  bool unpack_natively = true;         // false: a bzImage unpacks itself inside the guest
   bool virtual_clock = false;          // soft engine only: time is a function of the instructions executed
 };
 

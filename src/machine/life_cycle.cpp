@@ -154,7 +154,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   TRY(validate(config));
   TRY(check_host_memory(config.memory, read_text("/proc/meminfo"), read_text("/proc/sys/vm/overcommit_memory")));
   std::vector<uint8_t> kernel_file = TRY(read_file(config.kernel, "kernel"));
-  const Kernel kernel = TRY(Kernel::create(std::move(kernel_file), config.kernel));
+  const Kernel kernel = TRY(Kernel::create(std::move(kernel_file), config.kernel, config.unpack_natively));
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
   const std::unique_ptr<engine::System> system = TRY(open_engine());
   if (const int most = system->check_extension(KVM_CAP_MAX_VCPUS); most > 0 && config.vcpus > static_cast<uint32_t>(most))

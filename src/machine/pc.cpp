@@ -36,6 +36,14 @@ devices::IrqPin Pc::pin(uint32_t gsi) const {
   });
 }
 
+// RTC_STS rises with the clock's own interrupt (ACPI 6.5, 4.8.2.4).
+devices::IrqPin Pc::rtc_pin() {
+  return devices::IrqPin([this, line = pin(kIrqRtc)](bool level) {
+    line.set(level);
+    if (level) acpi_.rtc_interrupt();
+  });
+}
+
 void Pc::debug_byte(uint8_t byte) const {
   if (host_.debug_console < 0) return;
   [[maybe_unused]] const ssize_t written = write(host_.debug_console, &byte, 1);
@@ -46,7 +54,7 @@ Pc::Pc(engine::Vm& vm, Host host)
       host_(std::move(host)),
       com1_(pin(kIrqCom1), clock_,
             {.transmit = [this](std::span<const uint8_t> bytes) { host_.serial.write(bytes); }, .changed = [this] { host_.loop.wake(); }}),
-      rtc_(pin(kIrqRtc), clock_, [this] { host_.loop.wake(); }),
+      rtc_(rtc_pin(), clock_, [this] { host_.loop.wake(); }),
       keyboard_(pin(kIrqKeyboard), host_.reset),
       acpi_(pin(acpi::kSciIrq), clock_, {.power_off = host_.power_off, .changed = [this] { host_.loop.wake(); }}),
       reset_control_(host_.reset),

@@ -45,6 +45,7 @@ class Pc {
   [[nodiscard]] Result<> attach_all();
   void connect_host();
   [[nodiscard]] devices::IrqPin pin(uint32_t gsi) const;
+  [[nodiscard]] devices::IrqPin rtc_pin();
   void debug_byte(uint8_t byte) const;
 
   engine::Vm& vm_;

@@ -106,7 +106,6 @@ enum FadtFlag : uint32_t {
   kWbinvd = 1 << 0,
   kProcC1 = 1 << 2,
   kSleepButtonIsDevice = 1 << 5,  // there is no fixed sleep button
-  kRtcWakeNotFixed = 1 << 6,
   kTimer32Bit = 1 << 8,
   kResetRegister = 1 << 10,
 };
@@ -226,7 +225,7 @@ std::vector<uint8_t> build_fadt(uint64_t dsdt, uint64_t facs) {
   fadt.p_lvl3_lat = 0xfff;
   fadt.century = 0x32;
   fadt.boot_arch = kLegacyDevices | k8042 | kNoVga;
-  fadt.flags = kWbinvd | kProcC1 | kSleepButtonIsDevice | kRtcWakeNotFixed | kTimer32Bit | kResetRegister;
+  fadt.flags = kWbinvd | kProcC1 | kSleepButtonIsDevice | kTimer32Bit | kResetRegister;
   fadt.reset_reg = port(0xcf9, 8, 1);
   fadt.reset_value = devices::ResetControl::kResetValue;
   fadt.minor_version = 5;
