@@ -193,6 +193,41 @@ def console_keys(bench):
         guest.finish(END_SECONDS)
 
 
+@case
+def serial_file(bench):
+    """--serial file:PATH holds what the guest wrote; nothing of it is on standard output."""
+    path = bench.path("serial")
+    command = bench.command("--serial", f"file:{path}", append='quiet lodge.run="echo the answer is $((6 * 7))"')
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                            timeout=BOOT_SECONDS + END_SECONDS, check=False)
+    check(result.returncode == 0, f"exit code {result.returncode}:\n{result.stderr[-2000:]}")
+    check("answer" not in result.stdout, f"standard output has {result.stdout[-500:]!r}")
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        text = stream.read()
+    check("the answer is 42" in text, f"the file has no answer:\n{text[-2000:]}")
+
+
+@case
+def serial_socket(bench):
+    """--serial unix:PATH listens there: a client sees the guest and types to it; the socket is gone afterwards."""
+    path = bench.path("socket")
+    with Console(bench.command("--serial", f"unix:{path}")) as lodge:
+        with Console([sys.executable, os.path.join(HERE, "socket_client.py"), path]) as guest:
+            # The boot may be over before the client is there, so it asks for a prompt.
+            guest.expect("connected", COMMAND_SECONDS)
+            deadline = time.monotonic() + BOOT_SECONDS
+            while not re.search(PROMPT, guest.output):
+                check(time.monotonic() < deadline, f"no prompt; {guest.last_output()}")
+                guest.type("\n")
+                guest.read_some(time.monotonic() + 2)
+            check(answer(guest, "echo $((6 * 7))") == "42", "wrong answer")
+            guest.type("poweroff\n")
+            guest.finish(END_SECONDS)
+        code = lodge.finish(END_SECONDS)
+        check(code == 0, f"exit code {code}; {lodge.last_output()}")
+    check(not os.path.exists(path), "the socket's file is left")
+
+
 def settings_of(terminal):
     settings = termios.tcgetattr(terminal)
     return settings[:4]  # input, output, control and local modes
@@ -242,7 +277,8 @@ def second_signal(bench):
         guest.signal(signal.SIGTERM)
         check(answer(guest, "echo still here") == "still here", "the guest did not go on")
         guest.signal(signal.SIGTERM)
-        guest.finish(END_SECONDS)
+        code = guest.finish(END_SECONDS)
+        check(code == 128 + signal.SIGTERM, f"exit code {code}; {guest.last_output()}")
 
 
 def descendants():
