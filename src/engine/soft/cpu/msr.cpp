@@ -69,41 +69,41 @@ struct Row {
 
 #define LODGE_AT(member) static_cast<uint16_t>(offsetof(Msrs, member))
 constexpr Row kRows[] = {
-    {0x17, 0x17, Kind::ReadOnly, kAny, 0, 0},                                // PLATFORM_ID
-    {0x2a, 0x2a, Kind::Ignored, kAny, 0, 0},                                 // EBL_CR_POWERON
-    {0x2c, 0x2c, Kind::ReadOnly, kIntel, 0, 1 << 24},                        // EBC_FREQUENCY_ID
-    {0x34, 0x34, Kind::ReadOnly, kAny, 0, 0},                                // SMI_COUNT
-    {0x3a, 0x3a, Kind::ReadOnly, kIntel, 0, 1},                              // FEATURE_CONTROL: locked, nothing on
-    {0x79, 0x79, Kind::Ignored, kIntel, 0, 0},                               // BIOS_UPDT_TRIG
-    {0xc1, 0xc2, Kind::Ignored, kIntel, 0, 0},                               // PERFCTR0, 1 (no counters)
-    {0xcd, 0xcd, Kind::ReadOnly, kIntel, 0, 3},                              // FSB_FREQ
-    {0xce, 0xce, Kind::ReadOnly, kIntel, 0, 0},                              // PLATFORM_INFO
-    {0xe2, 0xe2, Kind::Ignored, kIntel, 0, 0},                               // PKG_CST_CONFIG_CONTROL
-    {0x11e, 0x11e, Kind::Ignored, kIntel, 0, 0xbe702111},                    // BBL_CR_CTL3: L2 there and enabled
-    {0x140, 0x140, Kind::WriteZero, kIntel, 0, 0},                           // MISC_FEATURES_ENABLES
-    {0x174, 0x174, Kind::Storage, kAny, LODGE_AT(sysenter_cs), 0xffffffff},  // SYSENTER_CS
-    {0x175, 0x175, Kind::Canonical, kAny, LODGE_AT(sysenter_esp), 0},        // SYSENTER_ESP
-    {0x176, 0x176, Kind::Canonical, kAny, LODGE_AT(sysenter_eip), 0},        // SYSENTER_EIP
-    {0x186, 0x187, Kind::Ignored, kIntel, 0, 0},                             // EVNTSEL0, 1
-    {0x198, 0x198, Kind::ReadOnly, kAny, 0, 1000 | 4ull << 40},              // PERF_STATUS, as KVM shows it
-    {0x199, 0x199, Kind::Ignored, kAny, 0, 0},                               // PERF_CTL
-    {0x19a, 0x19c, Kind::Ignored, kIntel, 0, 0},                             // clock modulation, thermal interrupt and status
-    {0x1a0, 0x1a0, Kind::Storage, kAny, LODGE_AT(misc_enable), 0x4ff0fff9},  // MISC_ENABLE
-    {0x1a2, 0x1a2, Kind::ReadOnly, kIntel, 0, 0},                            // TEMPERATURE_TARGET
-    {0x1b0, 0x1b0, Kind::Ignored, kIntel, 0, 0},                             // ENERGY_PERF_BIAS
-    {0x1d9, 0x1d9, Kind::Ignored, kAny, 0, 0},                               // DEBUGCTL: no branch records or BTF
-    {0x1db, 0x1de, Kind::Ignored, kAny, 0, 0},                               // last branch and exception
-    {0x1fc, 0x1fc, Kind::Ignored, kIntel, 0, 0},                             // POWER_CTL
-    {0x606, 0x606, Kind::ReadOnly, kAny, 0, 0},                              // RAPL_POWER_UNIT
-    {0x611, 0x611, Kind::ReadOnly, kAny, 0, 0},                              // PKG_ENERGY_STATUS
-    {0x619, 0x619, Kind::ReadOnly, kAny, 0, 0},                              // DRAM_ENERGY_STATUS
-    {0x639, 0x639, Kind::ReadOnly, kAny, 0, 0},                              // PP0_ENERGY_STATUS
-    {0x641, 0x641, Kind::ReadOnly, kAny, 0, 0},                              // PP1_ENERGY_STATUS
-    {kXss, kXss, Kind::WriteZero, kAny, 0, 0},                               // XSS: no supervisor components
-    {kStar, kStar, Kind::Storage, kAny, LODGE_AT(star), ~0ull},              // STAR
-    {kLstar, kLstar, Kind::Canonical, kAny, LODGE_AT(lstar), 0},             // LSTAR
-    {kCstar, kCstar, Kind::Canonical, kAny, LODGE_AT(cstar), 0},             // CSTAR
-    {kSfmask, kSfmask, Kind::Storage, kAny, LODGE_AT(sfmask), 0xffffffff},   // FMASK
+    {0x17, 0x17, Kind::ReadOnly, kAny, 0, 0},                                  // PLATFORM_ID
+    {0x2a, 0x2a, Kind::Ignored, kAny, 0, 0},                                   // EBL_CR_POWERON
+    {0x2c, 0x2c, Kind::ReadOnly, kIntel, 0, 1 << 24},                          // EBC_FREQUENCY_ID
+    {0x34, 0x34, Kind::ReadOnly, kAny, 0, 0},                                  // SMI_COUNT
+    {0x3a, 0x3a, Kind::ReadOnly, kIntel, 0, 1},                                // FEATURE_CONTROL: locked, nothing on
+    {0x79, 0x79, Kind::Ignored, kIntel, 0, 0},                                 // BIOS_UPDT_TRIG
+    {0xc1, 0xc2, Kind::Ignored, kIntel, 0, 0},                                 // PERFCTR0, 1 (no counters)
+    {0xcd, 0xcd, Kind::ReadOnly, kIntel, 0, 3},                                // FSB_FREQ
+    {0xce, 0xce, Kind::ReadOnly, kIntel, 0, 0},                                // PLATFORM_INFO
+    {0xe2, 0xe2, Kind::Ignored, kIntel, 0, 0},                                 // PKG_CST_CONFIG_CONTROL
+    {0x11e, 0x11e, Kind::Ignored, kIntel, 0, 0xbe702111},                      // BBL_CR_CTL3: L2 there and enabled
+    {0x140, 0x140, Kind::WriteZero, kIntel, 0, 0},                             // MISC_FEATURES_ENABLES
+    {0x174, 0x174, Kind::Storage, kAny, LODGE_AT(sysenter_cs), 0xffffffff},    // SYSENTER_CS
+    {0x175, 0x175, Kind::Canonical, kAny, LODGE_AT(sysenter_esp), 0},          // SYSENTER_ESP
+    {0x176, 0x176, Kind::Canonical, kAny, LODGE_AT(sysenter_eip), 0},          // SYSENTER_EIP
+    {0x186, 0x187, Kind::Ignored, kIntel, 0, 0},                               // EVNTSEL0, 1
+    {0x198, 0x198, Kind::ReadOnly, kAny, 0, 1000 | 4ull << 40},                // PERF_STATUS, as KVM shows it
+    {0x199, 0x199, Kind::Ignored, kAny, 0, 0},                                 // PERF_CTL
+    {0x19a, 0x19c, Kind::Ignored, kIntel, 0, 0},                               // clock modulation, thermal interrupt and status
+    {0x1a0, 0x1a0, Kind::Storage, kAny, LODGE_AT(misc_enable), 0x7fffffffff},  // MISC_ENABLE
+    {0x1a2, 0x1a2, Kind::ReadOnly, kIntel, 0, 0},                              // TEMPERATURE_TARGET
+    {0x1b0, 0x1b0, Kind::Ignored, kIntel, 0, 0},                               // ENERGY_PERF_BIAS
+    {0x1d9, 0x1d9, Kind::Ignored, kAny, 0, 0},                                 // DEBUGCTL: no branch records or BTF
+    {0x1db, 0x1de, Kind::Ignored, kAny, 0, 0},                                 // last branch and exception
+    {0x1fc, 0x1fc, Kind::Ignored, kIntel, 0, 0},                               // POWER_CTL
+    {0x606, 0x606, Kind::ReadOnly, kAny, 0, 0},                                // RAPL_POWER_UNIT
+    {0x611, 0x611, Kind::ReadOnly, kAny, 0, 0},                                // PKG_ENERGY_STATUS
+    {0x619, 0x619, Kind::ReadOnly, kAny, 0, 0},                                // DRAM_ENERGY_STATUS
+    {0x639, 0x639, Kind::ReadOnly, kAny, 0, 0},                                // PP0_ENERGY_STATUS
+    {0x641, 0x641, Kind::ReadOnly, kAny, 0, 0},                                // PP1_ENERGY_STATUS
+    {kXss, kXss, Kind::WriteZero, kAny, 0, 0},                                 // XSS: no supervisor components
+    {kStar, kStar, Kind::Storage, kAny, LODGE_AT(star), ~0ull},                // STAR
+    {kLstar, kLstar, Kind::Canonical, kAny, LODGE_AT(lstar), 0},               // LSTAR
+    {kCstar, kCstar, Kind::Canonical, kAny, LODGE_AT(cstar), 0},               // CSTAR
+    {kSfmask, kSfmask, Kind::Storage, kAny, LODGE_AT(sfmask), 0xffffffff},     // FMASK
     {kKernelGsBase, kKernelGsBase, Kind::Canonical, kAny, LODGE_AT(kernel_gs_base), 0},
     {0xc0010000, 0xc0010007, Kind::Ignored, kAmd, 0, 0},                    // EVNTSEL0-3, PERFCTR0-3 (no counters)
     {0xc0010010, 0xc0010010, Kind::Ignored, kAmd, 0, 0},                    // SYSCFG

@@ -107,6 +107,9 @@ struct PendingException {
 // Interrupt shadow of STI and MOV SS (SDM vol. 3, 6.8.3): set by the instruction, cleared by the loop after the next one.
 enum Shadow : uint8_t { kShadowNone = 0, kShadowSti = 1, kShadowMovSs = 2 };
 
+// An event whose delivery has begun: kept while it exits in its middle.
+enum class Delivery : uint8_t { None, Exception, Interrupt, Nmi };
+
 struct Mmu;        // mmu/
 struct Replay;     // vcpu/replay.hpp: accesses of an instruction that exits in its middle
 struct CodeCache;  // translate/cache.hpp
