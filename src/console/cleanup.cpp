@@ -59,10 +59,11 @@ void on_fatal(int signal) {
   _exit(0);
 }
 
+bool guard_started = false;
+
 // The guard starts with the first duty; the pipe's writing end lives as long as the process.
 Result<> start_guard() {
-  static bool started = false;
-  if (started) return {};
+  if (guard_started) return {};
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return os_fail("pipe for the guard process");
   Fd reading(ends[0]);
@@ -76,7 +77,7 @@ Result<> start_guard() {
   }
   waitpid(child, nullptr, 0);
   [[maybe_unused]] const int kept = writing.release();
-  started = true;
+  guard_started = true;
   return {};
 }
 
@@ -117,6 +118,11 @@ Result<> remove_at_end(const std::string& path) {
   std::memcpy(duties->file, path.c_str(), path.size() + 1);
   duties->has_file = true;
   return start_guard();
+}
+
+void forget_after_fork() {
+  duties = nullptr;
+  guard_started = false;
 }
 
 void undo_all() {

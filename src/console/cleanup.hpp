@@ -20,6 +20,9 @@ void install_handlers();
 [[nodiscard]] Result<> keep_terminal(int fd, const termios& modes);
 [[nodiscard]] Result<> remove_at_end(const std::string& path);
 
+// In a child process that lives on without exec(): the parent's duties are not its own.
+void forget_after_fork();
+
 // Async-signal-safe.
 void undo_all();
 

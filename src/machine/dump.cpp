@@ -71,7 +71,7 @@ void dump_code(Out out, Reader& reader, uint64_t linear) {
 }
 
 void dump_stack(Out out, Reader& reader, uint64_t linear) {
-  constexpr unsigned kWords = 16, kAcross = 4;
+  constexpr unsigned kWords = 64, kAcross = 4;
   for (unsigned i = 0; i < kWords; ++i) {
     if (i % kAcross == 0) fmt::format_to(out, "  {}{:016x}:", i == 0 ? "Stack " : "      ", linear + 8 * i);
     const auto word = reader.read<uint64_t>(linear + 8 * i);

@@ -1,0 +1,189 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "base/fd.hpp"
+#include "console/backend.hpp"
+#include "console/cleanup.hpp"
+#include "console/escape.hpp"
+
+namespace lodge::console {
+namespace {
+
+std::span<const uint8_t> bytes(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+std::string text(std::span<const uint8_t> what) { return {what.begin(), what.end()}; }
+
+TEST(Escape, OrdinaryKeysPass) {
+  EscapeFilter filter;
+  const auto outcome = filter.feed(bytes("ls\r\x03\x1b[A"));
+  EXPECT_EQ(text(outcome.input), "ls\r\x03\x1b[A");
+  EXPECT_EQ(outcome.command, EscapeFilter::Command::None);
+}
+
+TEST(Escape, ControlAThenXQuitsAlsoAcrossReads) {
+  EscapeFilter filter;
+  EXPECT_EQ(filter.feed(bytes("\x01x")).command, EscapeFilter::Command::Quit);
+  EXPECT_TRUE(filter.feed(bytes("\x01")).input.empty());
+  const auto second = filter.feed(bytes("xy"));
+  EXPECT_EQ(second.command, EscapeFilter::Command::Quit);
+  EXPECT_EQ(text(second.input), "y");
+}
+
+TEST(Escape, HelpAndLiteral) {
+  EscapeFilter filter;
+  EXPECT_EQ(filter.feed(bytes("\x01h")).command, EscapeFilter::Command::Help);
+  const auto outcome = filter.feed(bytes("a\x01\x01x"));
+  EXPECT_EQ(text(outcome.input), "a\x01x") << "the literal key does not start another escape";
+  EXPECT_EQ(outcome.command, EscapeFilter::Command::None);
+}
+
+class BackendTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder = testing::TempDir() + "/lodge-console-XXXXXX";
+    ASSERT_NE(mkdtemp(folder.data()), nullptr);
+    loop = std::move(*EventLoop::create());
+  }
+  void TearDown() override { ASSERT_EQ(system(("rm -r '" + folder + "'").c_str()), 0); }
+  auto open(const std::string& specification) {
+    return open_backend(specification, *loop, [] {});
+  }
+  // Runs the loop until the sink has got this many bytes.
+  InputSink sink_until(size_t wanted) {
+    return {.space = [this] { return space; },
+            .receive =
+                [this, wanted](std::span<const uint8_t> got) {
+                  EXPECT_LE(got.size(), space);
+                  received += text(got);
+                  if (received.size() >= wanted) loop->stop();
+                }};
+  }
+  Fd connect_to(const std::string& path) {
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    std::memcpy(address.sun_path, path.c_str(), path.size());
+    Fd peer(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(connect(peer.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0) << strerror(errno);
+    return peer;
+  }
+  std::string folder, received;
+  size_t space = 4096;
+  std::unique_ptr<EventLoop> loop;
+};
+
+TEST_F(BackendTest, UnknownKindsAreRefused) {
+  for (const char* wrong : {"", "pty", "file:", "unix:", "stdio:x"}) {
+    const auto backend = open(wrong);
+    ASSERT_FALSE(backend) << wrong;
+    EXPECT_EQ(backend.error().kind, ErrorKind::Usage);
+  }
+}
+
+TEST_F(BackendTest, NullTakesEverything) {
+  const auto backend = open("null");
+  ASSERT_TRUE(backend);
+  (*backend)->write(bytes("gone"));
+}
+
+TEST_F(BackendTest, FileHoldsTheOutput) {
+  const auto backend = open("file:" + folder + "/out");
+  ASSERT_TRUE(backend);
+  (*backend)->write(bytes("boot\n"));
+  (*backend)->write(bytes("prompt"));
+  std::ostringstream content;
+  content << std::ifstream(folder + "/out").rdbuf();
+  EXPECT_EQ(content.str(), "boot\nprompt");
+}
+
+TEST_F(BackendTest, FileThatCannotBeMadeIsBadInput) {
+  const auto backend = open("file:" + folder + "/no/such/folder");
+  ASSERT_FALSE(backend);
+  EXPECT_EQ(backend.error().kind, ErrorKind::Usage);
+  EXPECT_NE(backend.error().message.find("/no/such/folder"), std::string::npos);
+}
+
+TEST_F(BackendTest, SocketCarriesBothWaysAndTakesANewPeer) {
+  const std::string path = folder + "/serial";
+  {
+    const auto backend = open("unix:" + path);
+    ASSERT_TRUE(backend) << backend.error().message;
+    (*backend)->write(bytes("nobody listens"));
+    for (const std::string word : {"first", "second"}) {
+      received.clear();
+      (*backend)->set_sink(sink_until(word.size()));
+      const Fd peer = connect_to(path);
+      ASSERT_EQ(write(peer.get(), word.data(), word.size()), static_cast<ssize_t>(word.size()));
+      loop->run();
+      EXPECT_EQ(received, word);
+      (*backend)->write(bytes("answer"));
+      char answer[6];
+      ASSERT_EQ(recv(peer.get(), answer, sizeof answer, MSG_WAITALL), 6);
+      EXPECT_EQ(std::string(answer, 6), "answer");
+    }
+  }
+  EXPECT_NE(access(path.c_str(), F_OK), 0) << "the socket's file is removed";
+}
+
+TEST_F(BackendTest, SocketReadsNoMoreThanTheGuestTakes) {
+  const std::string path = folder + "/serial";
+  const auto backend = open("unix:" + path);
+  ASSERT_TRUE(backend);
+  space = 3;
+  (*backend)->set_sink(sink_until(10));
+  const Fd peer = connect_to(path);
+  ASSERT_EQ(write(peer.get(), "0123456789", 10), 10);
+  loop->run();
+  EXPECT_EQ(received, "0123456789") << "in pieces of three, none lost";
+}
+
+TEST_F(BackendTest, SocketOfADeadProcessIsReplacedButNothingElse) {
+  const std::string path = folder + "/serial";
+  {
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    std::memcpy(address.sun_path, path.c_str(), path.size());
+    const Fd dead(socket(AF_UNIX, SOCK_STREAM, 0));
+    ASSERT_EQ(bind(dead.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  }
+  EXPECT_TRUE(open("unix:" + path));
+  std::ofstream(path) << "a file";
+  EXPECT_FALSE(open("unix:" + path));
+  EXPECT_EQ(access(path.c_str(), F_OK), 0);
+}
+
+// The guard removes the file of a process that had no chance to do it.
+TEST_F(BackendTest, KilledProcessLeavesNoSocketBehind) {
+  const std::string path = folder + "/serial";
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    cleanup::forget_after_fork();
+    const auto backend = open("unix:" + path);
+    const char byte = backend ? 'y' : 'n';
+    [[maybe_unused]] const ssize_t told = write(ready[1], &byte, 1);
+    pause();
+    _exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  EXPECT_EQ(byte, 'y');
+  EXPECT_EQ(access(path.c_str(), F_OK), 0);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  // The guard holds the writing end of nothing; its end is seen by the file's going, which takes a moment.
+  for (int i = 0; i < 5000 && access(path.c_str(), F_OK) == 0; ++i) usleep(1000);
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+  close(ready[0]);
+  close(ready[1]);
+}
+
+}  // namespace
+}  // namespace lodge::console

@@ -1,0 +1,105 @@
+#include "control/run/options.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <vector>
+
+namespace lodge::control {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+machine::Config parse(Arguments arguments) {
+  arguments.insert(arguments.begin(), {"--kernel", "/boot/vmlinuz"});
+  const auto config = parse_run_options(arguments);
+  EXPECT_TRUE(config) << config.error().message;
+  return config.value_or(machine::Config{});
+}
+
+std::string refusal(const Arguments& arguments) {
+  const auto config = parse_run_options(arguments);
+  EXPECT_FALSE(config);
+  if (config) return {};
+  EXPECT_EQ(config.error().kind, ErrorKind::Usage);
+  return config.error().message;
+}
+
+TEST(Size, SuffixesArePowersOf1024AndPlainNumbersMiB) {
+  EXPECT_EQ(*parse_size("16"), 16u << 20);
+  EXPECT_EQ(*parse_size("512M"), 512u << 20);
+  EXPECT_EQ(*parse_size("1g"), 1u << 30);
+  EXPECT_EQ(*parse_size("65536K"), 64u << 20);
+  EXPECT_EQ(*parse_size("2T"), uint64_t{2} << 40);
+}
+
+TEST(Size, NonsenseIsRefused) {
+  for (const char* wrong : {"", "G", "-1", "1.5G", "12X", "1GB", "0x10", " 1", "99999999999999999999", "18446744073709551615T"})
+    EXPECT_FALSE(parse_size(wrong)) << wrong;
+}
+
+TEST(RunOptions, Defaults) {
+  const auto config = parse({});
+  EXPECT_EQ(config.kernel, "/boot/vmlinuz");
+  EXPECT_EQ(config.name, "vmlinuz");
+  EXPECT_EQ(config.memory, uint64_t{1} << 30);
+  EXPECT_EQ(config.vcpus, 1u);
+  EXPECT_EQ(config.engine, "auto");
+  EXPECT_EQ(config.serial, "stdio");
+  EXPECT_TRUE(config.reboot);
+  EXPECT_FALSE(config.virtual_clock);
+}
+
+TEST(RunOptions, AllOfThem) {
+  const auto config = parse({"--initrd", "i.gz", "--append", "console=ttyS0 quiet", "-m", "2G", "-c", "4", "--engine", "soft", "--cpu",
+                             "host", "--serial", "unix:/tmp/s", "--no-reboot", "--name", "web"});
+  EXPECT_EQ(config.initrd, "i.gz");
+  EXPECT_EQ(config.append, "console=ttyS0 quiet");
+  EXPECT_EQ(config.memory, uint64_t{2} << 30);
+  EXPECT_EQ(config.vcpus, 4u);
+  EXPECT_EQ(config.engine, "soft");
+  EXPECT_EQ(config.serial, "unix:/tmp/s");
+  EXPECT_FALSE(config.reboot);
+  EXPECT_EQ(config.name, "web");
+}
+
+TEST(RunOptions, EqualsSignAndLongNames) {
+  const auto config = parse({"--memory=64", "--cpus=2", "--append=root=/dev/vda ro"});
+  EXPECT_EQ(config.memory, 64u << 20);
+  EXPECT_EQ(config.vcpus, 2u);
+  EXPECT_EQ(config.append, "root=/dev/vda ro") << "only the first = divides";
+}
+
+TEST(RunOptions, MessagesNameTheArgument) {
+  EXPECT_NE(refusal({"--kernal", "x"}).find("--kernal"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel"}).find("--kernel FILE"), std::string::npos);
+  EXPECT_NE(refusal({"stray"}).find("stray"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "-m", "lots"}).find("-m"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "-c", "two"}).find("'two'"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "-c", "0"}).find("-c 0"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "-c", "4294967297"}).find("at most"), std::string::npos) << "no wrap to 1";
+  EXPECT_NE(refusal({"--kernel", "k", "--no-reboot=yes"}).find("no value"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "--engine", "tcg"}).find("tcg"), std::string::npos);
+  EXPECT_NE(refusal({}).find("--kernel FILE"), std::string::npos);
+}
+
+TEST(RunOptions, HelpShowsAllThatAreNotHidden) {
+  const std::string help = run_help();
+  std::set<std::string_view> names;
+  for (const Option& option : run_options()) {
+    EXPECT_TRUE(names.insert(option.name).second) << option.name;
+    EXPECT_EQ(help.find(option.name) == std::string::npos, option.hidden) << option.name;
+  }
+}
+
+// docs/running.md holds the help word for word.
+TEST(RunOptions, DocumentationIsTheHelp) {
+  std::ostringstream page;
+  page << std::ifstream(LODGE_DOCS "/running.md").rdbuf();
+  EXPECT_NE(page.str().find(run_help()), std::string::npos) << "put the output of 'lodge help run' into docs/running.md";
+}
+
+}  // namespace
+}  // namespace lodge::control
