@@ -110,8 +110,13 @@ enum Shadow : uint8_t { kShadowNone = 0, kShadowSti = 1, kShadowMovSs = 2 };
 // An event whose delivery has begun: kept while it exits in its middle.
 enum class Delivery : uint8_t { None, Exception, Interrupt, Nmi };
 
+// An event whose delivery has begun: kept while it exits in its middle.
+enum class Delivery : uint8_t { None, Exception, Interrupt, Nmi };
+
 struct Mmu;        // mmu/
 struct Replay;     // vcpu/replay.hpp: accesses of an instruction that exits in its middle
+struct CodeCache;  // translate/cache.hpp
+struct JumpCache;
 struct CodeCache;  // translate/cache.hpp
 struct JumpCache;
 struct VcpuHooks;  // vcpu/hooks.hpp: the way from the core to the engine around it
@@ -161,10 +166,12 @@ struct alignas(64) CpuState {
   bool halted;
   bool smm;
   bool slow_variant;  // the running instruction is its bounce-buffer form
-  bool guest_step;    // KVM_GUESTDBG_SINGLESTEP: implies key::kSingleStep; the loop leaves after each instruction (LoopExit::Debug)
-  uint8_t reserved1;
+  uint8_t reserved1[2];
 
   PendingException exception;
+  // The event that is being delivered: its delivery may have exited in its middle (vcpu/loop.cpp).
+  PendingException delivering;
+  Delivery delivery;
   uint32_t exit_reason;  // KVM_EXIT_*
   uint32_t key;          // translation key: all state that a translation depends on (cpu/mode.hpp), kept by mode_changed()
   uint32_t view;         // which TLB array data accesses use (mmu/), kept by mode_changed()
@@ -186,21 +193,23 @@ struct alignas(64) CpuState {
   Mmu* mmu;
   Replay* replay;
   VcpuHooks* hooks;
-  struct kvm_run* run;  // the page shared with the caller of run()
-  void* vcpu;           // the engine's Vcpu around this state
-  void* jump_cache;     // translate/: translations found lately
+  struct kvm_run* run;    // the page shared with the caller of run()
+  void* vcpu;             // the engine's Vcpu around this state
+  JumpCache* jump_cache;  // translate/: translations found lately
+  CodeCache* code_cache;  // the VM's
 
   CpuState* self;  // translated code loads the first argument of helpers from here
 
   // The access of the running slow-variant instruction (translate/helpers.cpp).
   uint64_t slow_linear;
   uint32_t slow_size;
-  bool slow_direct;       // the operand is guest RAM itself, not the bounce buffer
-  bool slow_exclusive;    // other vCPUs stand still until the access is committed
-  bool events_waiting;    // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
-  bool guest_debug_step;  // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
-  uint8_t* slow_host[2];  // of an exclusive access: RAM on both sides of the page boundary
-  uint64_t block_rip;     // where the running translation began
+  bool slow_direct;             // the operand is guest RAM itself, not the bounce buffer
+  bool slow_exclusive;          // other vCPUs stand still until the access is committed
+  bool events_waiting;          // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
+  uint8_t* slow_host[2];        // of an exclusive access: RAM on both sides of the page boundary
+  PendingException delivering;  // of Delivery::Exception; the vector of Delivery::Interrupt
+  Delivery delivery;
+  uint64_t block_rip;  // where the running translation began
 
   // x87's last instruction and operand: the host's own would show host addresses.
   uint64_t x87_ip, x87_dp;

@@ -1,7 +1,7 @@
 // Offsets that assembly needs; plain macros so that both languages read them.
 #pragma once
 
-#define LODGE_OFFSET_HOST_RSP 992
+#define LODGE_OFFSET_HOST_RSP 128
 
 #ifndef __ASSEMBLER__
 #include "engine/soft/cpu/state.hpp"
