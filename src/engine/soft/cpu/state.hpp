@@ -110,13 +110,8 @@ enum Shadow : uint8_t { kShadowNone = 0, kShadowSti = 1, kShadowMovSs = 2 };
 // An event whose delivery has begun: kept while it exits in its middle.
 enum class Delivery : uint8_t { None, Exception, Interrupt, Nmi };
 
-// An event whose delivery has begun: kept while it exits in its middle.
-enum class Delivery : uint8_t { None, Exception, Interrupt, Nmi };
-
 struct Mmu;        // mmu/
 struct Replay;     // vcpu/replay.hpp: accesses of an instruction that exits in its middle
-struct CodeCache;  // translate/cache.hpp
-struct JumpCache;
 struct CodeCache;  // translate/cache.hpp
 struct JumpCache;
 struct VcpuHooks;  // vcpu/hooks.hpp: the way from the core to the engine around it
@@ -166,7 +161,8 @@ struct alignas(64) CpuState {
   bool halted;
   bool smm;
   bool slow_variant;  // the running instruction is its bounce-buffer form
-  uint8_t reserved1[2];
+  bool step_cancelled;  // the instruction cleared TF by entering a handler: no single-step trap follows it (debug_trap_pending)
+  bool rf_loaded;       // IRET loaded RF for the next instruction: its own completion does not clear it
 
   PendingException exception;
   // The event that is being delivered: its delivery may have exited in its middle (vcpu/loop.cpp).
@@ -206,9 +202,8 @@ struct alignas(64) CpuState {
   bool slow_direct;             // the operand is guest RAM itself, not the bounce buffer
   bool slow_exclusive;          // other vCPUs stand still until the access is committed
   bool events_waiting;          // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
+  bool guest_debug_step;        // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
   uint8_t* slow_host[2];        // of an exclusive access: RAM on both sides of the page boundary
-  PendingException delivering;  // of Delivery::Exception; the vector of Delivery::Interrupt
-  Delivery delivery;
   uint64_t block_rip;  // where the running translation began
 
   // x87's last instruction and operand: the host's own would show host addresses.

@@ -17,4 +17,7 @@ void code_cache_destroy(CodeCache* cache);
 // one that is inside a translation leaves it at the next block, as a processor does with cross-modifying code.
 void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length);
 
+// Drops everything. No vCPU is in guest mode (Exclusive).
+void code_invalidate_all(CodeCache* cache);
+
 }  // namespace lodge::engine::soft

@@ -11,7 +11,6 @@ enum class LoopExit : uint32_t {
   Halted,       // HLT with nothing deliverable; c.halted is set
   Event,        // kEventLeave
   Shutdown,     // triple fault
-  Debug,        // c.guest_step, and an instruction has completed
 };
 
 // Loads the guest's vector state from c.vector..., runs guest code until one of the above, and saves the vector state again.

@@ -136,7 +136,6 @@ Result<kvm_regs> SoftVcpu::get_regs() {
   return regs;
 }
 
-// As in KVM, an exception that waits for delivery belonged to the old registers.
 Result<> SoftVcpu::set_regs(const kvm_regs& regs) {
   cpu_.gpr[kRax] = regs.rax;
   cpu_.gpr[kRbx] = regs.rbx;
@@ -149,7 +148,6 @@ Result<> SoftVcpu::set_regs(const kvm_regs& regs) {
   for (int i = 0; i < 8; ++i) cpu_.gpr[kR8 + i] = (&regs.r8)[i];
   cpu_.rip = regs.rip;
   set_eflags(cpu_, static_cast<uint32_t>(regs.rflags));
-  exception_injected_ = false;
   privilege_changed();
   return {};
 }
@@ -184,6 +182,8 @@ Result<kvm_sregs> SoftVcpu::get_sregs() {
   sregs.cr8 = vcpu_hooks.get_cr8(&cpu_);
   sregs.efer = cpu_.efer;
   sregs.apic_base = vcpu_hooks.get_apic_base(&cpu_);
+  if (cpu_.delivery == Delivery::Interrupt)
+    sregs.interrupt_bitmap[cpu_.delivering.vector / 64] |= uint64_t{1} << (cpu_.delivering.vector % 64);
   if (context_.injected_interrupt >= 0)
     sregs.interrupt_bitmap[context_.injected_interrupt / 64] |= uint64_t{1} << (context_.injected_interrupt % 64);
   return sregs;
@@ -294,12 +294,18 @@ Result<> SoftVcpu::set_debugregs(const kvm_debugregs& debugregs) {
 
 Result<kvm_vcpu_events> SoftVcpu::get_vcpu_events() {
   kvm_vcpu_events events = {};
-  events.exception.injected = exception_injected_;
-  events.exception.nr = exception_injected_ ? exception_.vector : 0;
-  events.exception.has_error_code = exception_injected_ && exception_.has_error_code;
-  events.exception.error_code = exception_injected_ ? exception_.error_code : 0;
-  events.interrupt.injected = context_.injected_interrupt >= 0;
-  events.interrupt.nr = context_.injected_interrupt >= 0 ? static_cast<uint8_t>(context_.injected_interrupt) : 0;
+  if (cpu_.delivery == Delivery::Exception) {
+    events.exception.injected = 1;
+    events.exception.nr = cpu_.delivering.vector;
+    events.exception.has_error_code = cpu_.delivering.has_error_code;
+    events.exception.error_code = cpu_.delivering.error_code;
+  }
+  if (cpu_.delivery == Delivery::Interrupt || context_.injected_interrupt >= 0) {
+    events.interrupt.injected = 1;
+    events.interrupt.nr =
+        cpu_.delivery == Delivery::Interrupt ? cpu_.delivering.vector : static_cast<uint8_t>(context_.injected_interrupt);
+  }
+  events.nmi.injected = cpu_.delivery == Delivery::Nmi;
   events.interrupt.shadow =
       ((cpu_.shadow & kShadowSti) ? KVM_X86_SHADOW_INT_STI : 0) | ((cpu_.shadow & kShadowMovSs) ? KVM_X86_SHADOW_INT_MOV_SS : 0);
   // NMIs that the local APIC still holds are counted too.
@@ -318,12 +324,16 @@ Result<> SoftVcpu::set_vcpu_events(const kvm_vcpu_events& events) {
     return invalid("KVM_SET_VCPU_EVENTS: there is no system management mode");
   if (events.exception.injected && (events.exception.nr > 31 || events.exception.nr == kNmi))
     return invalid("KVM_SET_VCPU_EVENTS: the vector of the exception");
-  exception_injected_ = events.exception.injected != 0;
-  exception_ = {};
-  exception_.vector = events.exception.nr;
-  exception_.has_error_code = events.exception.has_error_code != 0;
-  exception_.error_code = events.exception.error_code;
-  exception_.cr2 = cpu_.cr2;  // its page fault has set CR2 already
+  cpu_.delivery = Delivery::None;
+  if (events.nmi.injected) cpu_.delivery = Delivery::Nmi;
+  if (events.exception.injected) {
+    cpu_.delivery = Delivery::Exception;
+    cpu_.delivering = {};
+    cpu_.delivering.vector = events.exception.nr;
+    cpu_.delivering.has_error_code = events.exception.has_error_code != 0;
+    cpu_.delivering.error_code = events.exception.error_code;
+    cpu_.delivering.cr2 = cpu_.cr2;  // its page fault has set CR2 already
+  }
   context_.injected_interrupt = events.interrupt.injected ? events.interrupt.nr : -1;
   if (events.flags & KVM_VCPUEVENT_VALID_SHADOW)
     cpu_.shadow = static_cast<uint8_t>((events.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? kShadowSti : 0) |
@@ -445,8 +455,7 @@ Result<> SoftVcpu::set_cpuid2(std::span<const kvm_cpuid_entry2> entries) {
 Result<> SoftVcpu::set_guest_debug(const kvm_guest_debug& debug) {
   constexpr uint32_t kOffered = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
   if (debug.control & ~kOffered) return invalid("KVM_SET_GUEST_DEBUG: only single steps are offered");
-  cpu_.guest_step = (debug.control & kOffered) == kOffered;
-  mode_changed(cpu_);
+  cpu_.guest_debug_step = (debug.control & kOffered) == kOffered;
   return {};
 }
 

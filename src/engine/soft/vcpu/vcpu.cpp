@@ -4,7 +4,6 @@
 
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/system.hpp"
-#include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/irqchip/lapic.hpp"
 #include "engine/soft/vcpu/futex.hpp"
 #include "engine/soft/vcpu/hooks.hpp"
@@ -16,8 +15,6 @@ namespace {
 
 // Once a thread: sleeps in HLT end on time. The default slack of 50 us is the size of a timer tick's whole handling.
 bool prepare_thread() { return prctl(PR_SET_TIMERSLACK, 1UL) == 0; }
-
-void deliver_argument(CpuState* c, uint64_t exception) { deliver_exception(*c, *reinterpret_cast<const PendingException*>(exception)); }
 
 }  // namespace
 
@@ -48,13 +45,14 @@ void SoftVcpu::kick() {
   vcpu_request(context_, kRequestKick);
 }
 
-bool SoftVcpu::instruction_pending() const { return memory_.replay.pending || memory_.replay.draining; }
+// The loop has an access to complete or an event to deliver before anything else may happen.
+bool SoftVcpu::instruction_pending() const { return memory_.replay.count != 0 || cpu_.delivery != Delivery::None; }
 
 // Nothing to execute until an event comes.
 bool SoftVcpu::waiting() const {
   if (instruction_pending()) return false;
   if (mp_state_ != KVM_MP_STATE_RUNNABLE) return true;
-  if (!cpu_.halted || exception_injected_) return false;
+  if (!cpu_.halted) return false;
   const uint32_t pending = vcpu_hooks.pending_events(&cpu_);
   if ((pending & kEventNmi) && !cpu_.nmi_blocked) return false;
   return !(pending & kEventInterrupt) || !(cpu_.eflags_system & eflags::kIf);
@@ -73,7 +71,6 @@ void SoftVcpu::take_events() {
     cpu_reset(cpu_, true);
     mode_changed(cpu_);
     cpu_.halted = false;
-    exception_injected_ = false;
     context_.injected_interrupt = -1;
     mp_state_ = context_.lapic->wait_for_sipi() ? KVM_MP_STATE_INIT_RECEIVED : KVM_MP_STATE_RUNNABLE;
   }
@@ -137,35 +134,6 @@ RunResult SoftVcpu::exited(uint32_t reason) {
   return RunResult::Exit;
 }
 
-// The exception that KVM_SET_VCPU_EVENTS gave, with whatever its delivery raises. False: a triple fault, or delivery ran
-// into MMIO, which KVM gives up on too.
-bool SoftVcpu::deliver_injected() {
-  exception_injected_ = false;
-  PendingException first = exception_;
-  quiesce_enter_guest(&cpu_);
-  Unwind result = Unwind::None;
-  while ((result = soft_guarded(&cpu_, deliver_argument, reinterpret_cast<uint64_t>(&first))) == Unwind::Exception) {
-    const PendingException second = cpu_.exception;
-    const Escalation next = escalate(first, second);
-    if (next == Escalation::Shutdown) {
-      result = Unwind::Shutdown;
-      break;
-    }
-    first = second;
-    if (next == Escalation::DoubleFault) first = {.vector = kDf, .has_error_code = true};
-  }
-  quiesce_leave_guest(&cpu_);
-  if (result == Unwind::None) return true;
-  if (result == Unwind::Shutdown) {
-    exited(KVM_EXIT_SHUTDOWN);
-    return false;
-  }
-  exited(KVM_EXIT_INTERNAL_ERROR);
-  memory_.run.internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
-  memory_.run.internal.ndata = 0;
-  return false;
-}
-
 Result<RunResult> SoftVcpu::run() {
   static thread_local const bool prepared = prepare_thread();
   static_cast<void>(prepared);
@@ -189,8 +157,7 @@ Result<RunResult> SoftVcpu::enter_guest() {
       sleep();
       continue;
     }
-    if (exception_injected_ && !instruction_pending() && !deliver_injected()) return RunResult::Exit;
-    if (!instruction_pending()) cpu_.halted = false;
+    if (!instruction_pending()) cpu_.halted = false;  // woken
     // Events may have come while nobody looked.
     cpu_.request.fetch_or(kRequestEvent);
     if (vm_->virtual_clock()) timers_changed(context_);
@@ -204,9 +171,6 @@ Result<RunResult> SoftVcpu::enter_guest() {
         // Without an interrupt controller in the driver, waiting is the caller's part.
         cpu_.halted = false;
         return exited(KVM_EXIT_HLT);
-      case LoopExit::Debug:
-        memory_.run.debug.arch = {.exception = kDb, .pc = cpu_.rip, .dr6 = 0xffff4ff0, .dr7 = cpu_.dr[7]};
-        return exited(KVM_EXIT_DEBUG);
     }
   }
 }

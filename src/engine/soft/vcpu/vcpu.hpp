@@ -50,7 +50,6 @@ class SoftVcpu final : public Vcpu {
   void take_startup(uint8_t vector);
   void sleep();
   [[nodiscard]] Result<RunResult> enter_guest();
-  [[nodiscard]] bool deliver_injected();
   [[nodiscard]] bool take_kick();
   RunResult interrupted();
   RunResult exited(uint32_t reason);
@@ -68,9 +67,6 @@ class SoftVcpu final : public Vcpu {
   VcpuContext& context_;
   // KVM_MP_STATE_RUNNABLE, UNINITIALIZED or INIT_RECEIVED; HALTED is cpu_.halted, SIPI_RECEIVED ends at once.
   uint32_t mp_state_ = KVM_MP_STATE_RUNNABLE;
-  // KVM_SET_VCPU_EVENTS: an exception to deliver before the next instruction.
-  bool exception_injected_ = false;
-  PendingException exception_ = {};
   std::atomic<bool> kicked_ = false;  // by kick(), as opposed to immediate_exit
 };
 

@@ -23,6 +23,8 @@ Result<VcpuMemoryPtr> create_vcpu_memory(VmContext& vm, uint32_t id) {
   cpu.run = &memory->run;
   cpu.vcpu = &memory->context;
   cpu.jump_cache = &memory->jump_cache;
+  cpu.code_cache = vm.code;
+  cpu.self = &cpu;
   memory->mmu.map = &vm.map;
   mmu_flush_all(cpu);
   memory->context.cpu = &cpu;

@@ -29,8 +29,6 @@ std::unexpected<Error> refuse(int error, const char* what) { return os_fail(what
 
 }  // namespace
 
-CodeCache* code_cache_of(CpuState& c) { return context_of(&c).vm->code; }
-
 // --- VmCore
 
 Result<std::shared_ptr<VmCore>> VmCore::create(const Options& options) {
@@ -61,11 +59,12 @@ Result<> VmCore::set_user_memory_region(const kvm_userspace_memory_region& regio
   MemorySlots::HostRange gone;
   {
     const Exclusive exclusive(context_->quiesce);
+    // Translations know the flags of their pages, which the new map may lay out elsewhere.
+    code_invalidate_all(context_->code);
     TRY(slots_->set(region, gone));
   }
   // TLB entries made from the old map go before any vCPU runs again; they are all out of run().
   request_flush_and_wait(context_->quiesce, nullptr);
-  if (gone.size) code_invalidate(context_->code, gone.host, gone.size);
   return {};
 }
 

@@ -1,0 +1,321 @@
+#include "engine/soft/translate/cache.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "engine/soft/mmu/tlb.hpp"
+#include "engine/soft/translate/tier1.hpp"
+#include "engine/soft/vcpu/host_faults.hpp"
+#include "engine/soft/vcpu/quiesce.hpp"
+
+namespace lodge::engine::soft {
+
+namespace {
+
+constexpr uint64_t kCodeSize = uint64_t{128} << 20;
+constexpr uint64_t kLargestBlock = 64 << 10;  // room that must be left to begin one
+constexpr uint32_t kMaxBlockBytes = 240;
+
+uint8_t* page_of(const uint8_t* host) { return reinterpret_cast<uint8_t*>(reinterpret_cast<uint64_t>(host) & kPageMask); }
+
+struct CodePage {
+  std::vector<Block*> blocks;
+  std::atomic<uint8_t>* flags = nullptr;
+};
+
+}  // namespace
+
+struct CodeCache {
+  CodeIndex index;
+  Fd fd;
+  uint8_t* writable = nullptr;
+  uint8_t* executable = nullptr;
+  std::mutex mutex;  // all below
+  uint64_t used = 0;
+  std::deque<Block> blocks;
+  std::unordered_map<const uint8_t*, CodePage> pages;
+
+  ~CodeCache() {
+    if (writable) munmap(writable, kCodeSize);
+    if (executable) munmap(executable, kCodeSize);
+  }
+};
+
+CodeIndex& code_index(CodeCache* cache) { return cache->index; }
+
+CodeCache* code_cache_create() {
+  install_host_fault_handlers();
+  auto cache = std::make_unique<CodeCache>();
+#ifdef MFD_EXEC
+  constexpr unsigned kExec = MFD_EXEC;
+#else
+  constexpr unsigned kExec = 0x10;  // Linux 6.3; where vm.memfd_noexec makes the default non-executable
+#endif
+  cache->fd = Fd(memfd_create("lodge-code", MFD_CLOEXEC | kExec));
+  if (!cache->fd) cache->fd = Fd(memfd_create("lodge-code", MFD_CLOEXEC));
+  if (!cache->fd || ftruncate(cache->fd.get(), kCodeSize) != 0) return nullptr;
+  void* const writable = mmap(nullptr, kCodeSize, PROT_READ | PROT_WRITE, MAP_SHARED, cache->fd.get(), 0);
+  if (writable == MAP_FAILED) return nullptr;
+  cache->writable = static_cast<uint8_t*>(writable);
+  void* const executable = mmap(nullptr, kCodeSize, PROT_READ | PROT_EXEC, MAP_SHARED, cache->fd.get(), 0);
+  if (executable == MAP_FAILED) return nullptr;
+  cache->executable = static_cast<uint8_t*>(executable);
+  cache->index.code_begin = cache->executable;
+  cache->index.code_end = cache->executable + kCodeSize;
+  return cache.release();
+}
+
+void code_cache_destroy(CodeCache* cache) { delete cache; }
+
+namespace {
+
+// A vCPU's thread in guest mode, for a while outside of it.
+class OutsideGuest {
+ public:
+  explicit OutsideGuest(CpuState* c) : c_(c) { quiesce_leave_guest(c_); }
+  ~OutsideGuest() { quiesce_enter_guest(c_); }
+  OutsideGuest(const OutsideGuest&) = delete;
+  OutsideGuest& operator=(const OutsideGuest&) = delete;
+
+ private:
+  CpuState* c_;
+};
+
+void unlink(CodeCache& cache, Block& block) {
+  std::atomic<Block*>* place = &cache.index.bucket[CodeIndex::hash(block.host_pc, block.key)];
+  while (Block* at = place->load(std::memory_order_relaxed)) {
+    if (at == &block) {
+      place->store(block.next.load(std::memory_order_relaxed), std::memory_order_release);
+      return;
+    }
+    place = &at->next;
+  }
+}
+
+void forget_in_page(CodeCache& cache, const uint8_t* page, const Block* block) {
+  const auto found = cache.pages.find(page);
+  if (found == cache.pages.end()) return;
+  std::erase(found->second.blocks, block);
+  if (!found->second.blocks.empty()) return;
+  found->second.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
+  cache.pages.erase(found);
+}
+
+bool overlaps(const Block& block, const uint8_t* first, const uint8_t* last) {
+  const uint8_t* const page_end = page_of(block.host_pc) + kPageSize;
+  const uint8_t* const end = block.host_pc + block.length;
+  if (block.host_pc <= last && first < std::min(end, page_end)) return true;
+  return block.second_page && block.second_page <= last && first < block.second_page + (end - page_end);
+}
+
+void drop(CodeCache& cache, Block* block) {
+  block->valid.store(false, std::memory_order_relaxed);
+  unlink(cache, *block);
+  forget_in_page(cache, page_of(block->host_pc), block);
+  if (block->second_page) forget_in_page(cache, block->second_page, block);
+}
+
+void invalidate_locked(CodeCache& cache, const uint8_t* host, uint64_t length) {
+  std::vector<Block*> dropped;
+  const uint8_t* const last = host + length - 1;
+  auto look_at = [&](const CodePage& page) {
+    for (Block* block : page.blocks)
+      if (overlaps(*block, host, last)) dropped.push_back(block);
+  };
+  const uint64_t pages = (reinterpret_cast<uint64_t>(page_of(last)) - reinterpret_cast<uint64_t>(page_of(host))) / kPageSize + 1;
+  if (pages > cache.pages.size()) {
+    for (const auto& [start, page] : cache.pages)
+      if (start + kPageSize > host && start <= last) look_at(page);
+  } else {
+    for (uint64_t i = 0; i < pages; ++i) {
+      const auto found = cache.pages.find(page_of(host) + i * kPageSize);
+      if (found != cache.pages.end()) look_at(found->second);
+    }
+  }
+  if (dropped.empty()) return;
+  std::ranges::sort(dropped);
+  const auto [first, end] = std::ranges::unique(dropped);
+  dropped.erase(first, end);
+  for (Block* block : dropped) drop(cache, block);
+  cache.index.generation.fetch_add(1);
+}
+
+// Everything goes. All vCPUs stand still.
+void reset(CodeCache& cache) {
+  for (auto& [start, page] : cache.pages) page.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
+  cache.pages.clear();
+  for (auto& bucket : cache.index.bucket) bucket.store(nullptr, std::memory_order_relaxed);
+  cache.blocks.clear();
+  cache.used = 0;
+  cache.index.generation.fetch_add(1);
+}
+
+}  // namespace
+
+void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length) {
+  if (!length) return;
+  const std::lock_guard lock(cache->mutex);
+  invalidate_locked(*cache, host, length);
+}
+
+void code_invalidate_all(CodeCache* cache) {
+  const std::lock_guard lock(cache->mutex);
+  reset(*cache);
+}
+
+void invalidate_block(void* argument) {
+  const auto& request = *static_cast<InvalidateRequest*>(argument);
+  const OutsideGuest outside(request.c);
+  code_invalidate(request.c->code_cache, request.host, request.length);
+}
+
+namespace {
+
+// The guest's bytes from host_pc on, as they lie in one page or two.
+struct Bytes {
+  const uint8_t* first;
+  uint32_t first_room;
+  const uint8_t* second;
+
+  // Up to 15 bytes at `offset`; how many there are.
+  uint32_t at(uint32_t offset, uint8_t* into) const {
+    uint32_t n = 0;
+    for (; n < ZYDIS_MAX_INSTRUCTION_LENGTH; ++n) {
+      const uint32_t i = offset + n;
+      if (i < first_room) into[n] = first[i];
+      else if (second) into[n] = second[i - first_room];
+      else break;
+    }
+    return n;
+  }
+};
+
+// Emits a block; false if its first instruction goes on in a page that the request does not name.
+bool build(const TranslateRequest& request, Assembler& as, Block& block) {
+  const uint32_t room = static_cast<uint32_t>(page_of(request.host_pc) + kPageSize - request.host_pc);
+  const Bytes bytes{request.host_pc, room, request.second_page};
+  const uint32_t limit = request.key & kKeySingle ? 1 : kMaxInstructionsPerBlock;
+  Tier1 tier(as, request.key, request.key & kKeySlow);
+  tier.prologue();
+  uint32_t offset = 0;
+  bool ended = false;
+  block.count = 0;
+  block.second_page = nullptr;
+  while (!ended && block.count < limit && offset < kMaxBlockBytes) {
+    uint8_t window[ZYDIS_MAX_INSTRUCTION_LENGTH];
+    const uint32_t available = bytes.at(offset, window);
+    Instruction instruction;
+    const DecodeStatus status = available ? decode(request.key, window, available, instruction) : DecodeStatus::MoreBytes;
+    if (status == DecodeStatus::MoreBytes && !request.second_page) {
+      if (block.count == 0) return false;
+      break;  // the instruction over the page's end begins a block of its own
+    }
+    uint32_t length = 1;
+    if (status == DecodeStatus::Ok) {
+      length = instruction.length();
+      if (offset + length > room) {
+        if (block.count) break;
+        block.second_page = request.second_page;
+        ended = true;
+      }
+    }
+    block.offset[block.count++] = static_cast<uint8_t>(offset);
+    if (status == DecodeStatus::Ok) {
+      if (tier.emit(instruction)) {
+        block.length = static_cast<uint16_t>(offset + length);
+        return true;
+      }
+    } else {
+      if (status == DecodeStatus::Invalid) tier.emit_raise(kUd);
+      else tier.emit_raise_error(kGp, 0);
+      ended = true;
+    }
+    offset += length;
+    block.length = static_cast<uint16_t>(offset);
+  }
+  tier.epilogue();
+  return true;
+}
+
+void insert(CodeCache& cache, const TranslateRequest& request, Block& built, const uint8_t* code) {
+  Block& block = cache.blocks.emplace_back();
+  block.host_pc = request.host_pc;
+  block.second_page = built.second_page;
+  block.code = code;
+  block.key = request.key;
+  block.length = built.length;
+  block.count = built.count;
+  std::copy(std::begin(built.offset), std::end(built.offset), block.offset);
+  block.valid.store(true, std::memory_order_relaxed);
+  CodePage& page = cache.pages[page_of(request.host_pc)];
+  page.flags = request.page_flags;
+  page.blocks.push_back(&block);
+  if (block.second_page) {
+    CodePage& second = cache.pages[block.second_page];
+    second.flags = request.second_flags;
+    second.blocks.push_back(&block);
+  }
+  std::atomic<Block*>& bucket = cache.index.bucket[CodeIndex::hash(request.host_pc, request.key)];
+  block.next.store(bucket.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  bucket.store(&block, std::memory_order_release);
+}
+
+bool known(const CodeCache& cache, const TranslateRequest& request) {
+  for (Block* block = cache.index.bucket[CodeIndex::hash(request.host_pc, request.key)].load(std::memory_order_relaxed); block;
+       block = block->next.load(std::memory_order_relaxed))
+    if (block->host_pc == request.host_pc && block->key == request.key && (!block->second_page || block->second_page == request.second_page)) return true;
+  return false;
+}
+
+// Protects the pages, if they are not yet, and waits until no vCPU can write to them directly.
+void protect(CodeCache& cache, const TranslateRequest& request) {
+  bool fresh = !(request.page_flags->fetch_or(kPageCode) & kPageCode);
+  cache.pages[page_of(request.host_pc)].flags = request.page_flags;
+  if (request.second_page) {
+    fresh = !(request.second_flags->fetch_or(kPageCode) & kPageCode) || fresh;
+    cache.pages[request.second_page].flags = request.second_flags;
+  }
+  if (!fresh) return;
+  request_flush_and_wait(quiesce_of(request.c), nullptr);
+  mmu_flush_all(*request.c);
+}
+
+}  // namespace
+
+void translate_block(void* argument) {
+  auto& request = *static_cast<TranslateRequest*>(argument);
+  CodeCache& cache = *request.c->code_cache;
+  request.outcome = TranslateRequest::kAgain;
+  const OutsideGuest outside(request.c);
+  std::unique_lock lock(cache.mutex);
+  if (cache.used + kLargestBlock > kCodeSize) {
+    lock.unlock();
+    const Exclusive alone(quiesce_of(request.c));
+    lock.lock();
+    if (cache.used + kLargestBlock > kCodeSize) reset(cache);
+    return;
+  }
+  if (known(cache, request)) return;
+  protect(cache, request);
+  uint8_t* const begin = cache.writable + cache.used;
+  Assembler as(begin, begin + kLargestBlock);
+  Block built{};
+  if (!build(request, as, built)) {
+    request.outcome = TranslateRequest::kNeedSecondPage;
+    return;
+  }
+  insert(cache, request, built, cache.executable + cache.used);
+  cache.used += (as.size() + 15) & ~uint64_t{15};
+}
+
+}  // namespace lodge::engine::soft

@@ -1,0 +1,107 @@
+#include "engine/soft/translate/instruction.hpp"
+
+#include <cpuid.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "engine/soft/cpu/mode.hpp"
+
+namespace lodge::engine::soft {
+
+namespace {
+
+bool host_is_amd() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  __get_cpuid(0, &eax, &ebx, &ecx, &edx);
+  return ebx == 0x68747541 || ebx == 0x6f677948;  // "Auth"enticAMD, "Hygo"nGenuine
+}
+
+ZydisDecoder make_decoder(ZydisMachineMode mode, ZydisStackWidth width) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, mode, width);
+  // Encodings that only newer processors read as something else than a NOP or their older meaning.
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+  // 66h in front of a near branch in 64-bit code is ignored by Intel's processors and honoured by AMD's (APM vol. 3, 1.2.4); the guest's
+  // vendor is the host's.
+  if (mode == ZYDIS_MACHINE_MODE_LONG_64 && host_is_amd()) ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
+  return decoder;
+}
+
+const ZydisDecoder& decoder_for(uint32_t k) {
+  static const ZydisDecoder code64 = make_decoder(ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  static const ZydisDecoder code32 = make_decoder(ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+  static const ZydisDecoder code16 = make_decoder(ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+  static const ZydisDecoder real = make_decoder(ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16);
+  if (k & key::kCode64) return code64;
+  if (k & key::kCode32) return code32;  // also between leaving protected mode and the far jump that follows
+  return k & key::kProtected ? code16 : real;  // real and virtual-8086 mode have no VEX
+}
+
+constexpr std::array kOffered = {
+    ZYDIS_ISA_SET_ADOX_ADCX, ZYDIS_ISA_SET_AES, ZYDIS_ISA_SET_AMD, ZYDIS_ISA_SET_AVX, ZYDIS_ISA_SET_AVX2, ZYDIS_ISA_SET_AVX2GATHER,
+    ZYDIS_ISA_SET_AVXAES, ZYDIS_ISA_SET_AVX_GFNI, ZYDIS_ISA_SET_BMI1, ZYDIS_ISA_SET_BMI2, ZYDIS_ISA_SET_CLFLUSHOPT, ZYDIS_ISA_SET_CLFSH,
+    ZYDIS_ISA_SET_CLWB, ZYDIS_ISA_SET_CMOV, ZYDIS_ISA_SET_CMPXCHG16B, ZYDIS_ISA_SET_F16C, ZYDIS_ISA_SET_FAT_NOP, ZYDIS_ISA_SET_FCMOV,
+    ZYDIS_ISA_SET_FMA, ZYDIS_ISA_SET_FXSAVE, ZYDIS_ISA_SET_FXSAVE64, ZYDIS_ISA_SET_GFNI, ZYDIS_ISA_SET_I186, ZYDIS_ISA_SET_I286PROTECTED,
+    ZYDIS_ISA_SET_I286REAL, ZYDIS_ISA_SET_I386, ZYDIS_ISA_SET_I486, ZYDIS_ISA_SET_I486REAL, ZYDIS_ISA_SET_I86, ZYDIS_ISA_SET_INVPCID,
+    ZYDIS_ISA_SET_LAHF, ZYDIS_ISA_SET_LONGMODE, ZYDIS_ISA_SET_LZCNT, ZYDIS_ISA_SET_MOVBE, ZYDIS_ISA_SET_PAUSE, ZYDIS_ISA_SET_PCLMULQDQ,
+    ZYDIS_ISA_SET_PENTIUMMMX, ZYDIS_ISA_SET_PENTIUMREAL, ZYDIS_ISA_SET_POPCNT, ZYDIS_ISA_SET_PPRO, ZYDIS_ISA_SET_PREFETCH_NOP,
+    ZYDIS_ISA_SET_RDPID, ZYDIS_ISA_SET_RDPMC, ZYDIS_ISA_SET_RDRAND, ZYDIS_ISA_SET_RDSEED, ZYDIS_ISA_SET_RDTSCP, ZYDIS_ISA_SET_RDWRFSGS,
+    ZYDIS_ISA_SET_SHA, ZYDIS_ISA_SET_SMAP, ZYDIS_ISA_SET_SSE, ZYDIS_ISA_SET_SSE2, ZYDIS_ISA_SET_SSE2MMX, ZYDIS_ISA_SET_SSE3,
+    ZYDIS_ISA_SET_SSE3X87, ZYDIS_ISA_SET_SSE4, ZYDIS_ISA_SET_SSE42, ZYDIS_ISA_SET_SSE4A, ZYDIS_ISA_SET_SSEMXCSR, ZYDIS_ISA_SET_SSE_PREFETCH,
+    ZYDIS_ISA_SET_SSSE3, ZYDIS_ISA_SET_SSSE3MMX, ZYDIS_ISA_SET_SVM, ZYDIS_ISA_SET_VAES, ZYDIS_ISA_SET_VPCLMULQDQ, ZYDIS_ISA_SET_VTX,
+    ZYDIS_ISA_SET_X87, ZYDIS_ISA_SET_XSAVE, ZYDIS_ISA_SET_XSAVEC, ZYDIS_ISA_SET_XSAVEOPT, ZYDIS_ISA_SET_XSAVES,
+};
+
+}  // namespace
+
+DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instruction& into) {
+  const uint32_t room = std::min<uint32_t>(available, ZYDIS_MAX_INSTRUCTION_LENGTH);
+  const ZyanStatus status = ZydisDecoderDecodeFull(&decoder_for(k), bytes, room, &into.decoded, into.operand);
+  if (ZYAN_SUCCESS(status)) {
+    std::memcpy(into.bytes, bytes, into.decoded.length);
+    return DecodeStatus::Ok;
+  }
+  if (status == ZYDIS_STATUS_NO_MORE_DATA) return room == ZYDIS_MAX_INSTRUCTION_LENGTH ? DecodeStatus::TooLong : DecodeStatus::MoreBytes;
+  if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::TooLong;
+  return DecodeStatus::Invalid;
+}
+
+bool offered(const Instruction& instruction) {
+  const ZydisISASet set = instruction.decoded.meta.isa_set;
+  return std::ranges::find(kOffered, set) != kOffered.end();
+}
+
+int gpr_index(ZydisRegister reg) {
+  const ZydisRegisterClass family = ZydisRegisterGetClass(reg);
+  switch (family) {
+    case ZYDIS_REGCLASS_GPR8:
+      if (is_high_byte(reg)) return reg - ZYDIS_REGISTER_AH;
+      if (reg <= ZYDIS_REGISTER_BL) return reg - ZYDIS_REGISTER_AL;
+      return 4 + (reg - ZYDIS_REGISTER_SPL);
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64: return ZydisRegisterGetId(reg);
+    default: return -1;
+  }
+}
+
+bool is_high_byte(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH; }
+
+SegmentIndex segment_index(ZydisRegister reg) {
+  switch (reg) {
+    case ZYDIS_REGISTER_ES: return kEs;
+    case ZYDIS_REGISTER_CS: return kCs;
+    case ZYDIS_REGISTER_SS: return kSs;
+    case ZYDIS_REGISTER_FS: return kFs;
+    case ZYDIS_REGISTER_GS: return kGs;
+    default: return kDs;
+  }
+}
+
+}  // namespace lodge::engine::soft

@@ -1,0 +1,96 @@
+// What translated code calls: memory operands, stack, strings, and the few user-mode instructions that cannot be copied.
+// Freestanding, general registers only: the guest's vector and x87 state is live in the host's registers.
+#pragma once
+
+#include "engine/soft/cpu/state.hpp"
+
+namespace lodge::engine::soft {
+
+// Or'ed to the size of a memory operand.
+constexpr uint32_t kOperandStack = 1u << 31;   // a bad address is #SS, not #GP
+constexpr uint32_t kOperandLocked = 1u << 30;  // LOCK, or XCHG with memory
+constexpr uint32_t kOperandSize = 0xffff;
+
+enum class StringOp : uint32_t { Movs, Stos, Lods, Cmps, Scas, Ins, Outs };
+// One string instruction, packed for the call.
+struct StringForm {
+  StringOp op;
+  uint8_t element;        // bytes: 1, 2, 4, 8
+  uint8_t address_width;  // bytes: 2, 4, 8
+  uint8_t segment;        // of the source
+  uint8_t repeat;         // 0 none, 1 REP/REPE, 2 REPNE
+  [[nodiscard]] uint64_t pack() const {
+    return static_cast<uint64_t>(op) | static_cast<uint64_t>(element) << 8 | static_cast<uint64_t>(address_width) << 16 |
+           static_cast<uint64_t>(segment) << 24 | static_cast<uint64_t>(repeat) << 32;
+  }
+  static StringForm unpack(uint64_t v) {
+    return {static_cast<StringOp>(v & 0xff), static_cast<uint8_t>(v >> 8), static_cast<uint8_t>(v >> 16), static_cast<uint8_t>(v >> 24),
+            static_cast<uint8_t>(v >> 32)};
+  }
+};
+
+enum class XsaveKind : uint32_t { Fxsave, Fxrstor, Xsave, Xsaveopt, Xsavec, Xsaves, Xrstor, Xrstors };
+enum class X87Env : uint32_t { Stenv, Ldenv, Save, Rstor };
+
+extern "C" {
+// The host address of a memory operand, or no return: a fault, or the slow variant.
+uint64_t rt_read_pointer(CpuState* c, uint64_t linear, uint32_t size);
+uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size);  // also read-modify-write
+// The slow variant: the operand's host address, in guest RAM or in the bounce buffer; then its commit.
+uint64_t rt_slow_begin(CpuState* c, uint64_t linear, uint32_t size, uint32_t read, uint32_t write);
+void rt_slow_commit(CpuState* c);
+void rt_check_alignment(CpuState* c, uint64_t linear, uint32_t size);
+
+uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size);  // zero-extended
+void rt_store(CpuState* c, uint64_t linear, uint32_t size, uint64_t value);
+void rt_push(CpuState* c, uint64_t value, uint32_t size);
+uint64_t rt_peek(CpuState* c, uint32_t size);          // the value at the top of the stack
+void rt_drop(CpuState* c, uint32_t size);              // RSP += size in the stack's width
+uint64_t rt_pop(CpuState* c, uint32_t size);
+
+// Near transfers: operand_size in bytes; they set next_rip.
+void rt_jump(CpuState* c, uint64_t target, uint32_t operand_size);
+void rt_call(CpuState* c, uint64_t target, uint32_t operand_size);
+void rt_return(CpuState* c, uint32_t operand_size, uint32_t extra);
+// LOOP (0), LOOPE (1), LOOPNE (2), JCXZ (3): 1 if taken; counts RCX.
+uint32_t rt_loop(CpuState* c, uint32_t kind, uint32_t address_width);
+
+void rt_string(CpuState* c, uint64_t form);
+uint32_t rt_in(CpuState* c, uint32_t port, uint32_t size);
+void rt_out(CpuState* c, uint32_t port, uint32_t size);
+
+void rt_enter(CpuState* c, uint32_t operand_size, uint32_t frame, uint32_t level);
+void rt_leave(CpuState* c, uint32_t operand_size);
+void rt_pusha(CpuState* c, uint32_t operand_size);
+void rt_popa(CpuState* c, uint32_t operand_size);
+void rt_xlat(CpuState* c, uint32_t segment, uint32_t address_width);
+void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size);
+// AAA, AAS, DAA, DAS, AAM, AAD, SALC by their opcode; `immediate` for AAM and AAD.
+void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate);
+
+void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide);
+void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t operand_size);
+// VGATHER*/VPGATHER*: operands spilled to c.operand[0] (destination), [1] (index), [2] (mask); result in [0], [2] cleared.
+void rt_gather(CpuState* c, uint64_t base, uint64_t form);
+// VMASKMOV*, VPMASKMOV*, MASKMOVDQU, MASKMOVQ: mask in c.operand[1], data in [0]; element and total bytes.
+void rt_masked_load(CpuState* c, uint64_t linear, uint32_t element, uint32_t total);
+void rt_masked_store(CpuState* c, uint64_t linear, uint32_t element, uint32_t total);
+
+// #UD, #NM, ... from translated code.
+[[noreturn]] void rt_raise(CpuState* c, uint32_t vector);
+[[noreturn]] void rt_raise_error(CpuState* c, uint32_t vector, uint32_t error_code);
+}
+
+struct GatherForm {
+  uint8_t index_size, element_size, count, scale_shift, address_width, segment;
+  [[nodiscard]] uint64_t pack() const {
+    return index_size | static_cast<uint64_t>(element_size) << 8 | static_cast<uint64_t>(count) << 16 | static_cast<uint64_t>(scale_shift) << 24 |
+           static_cast<uint64_t>(address_width) << 32 | static_cast<uint64_t>(segment) << 40;
+  }
+  static GatherForm unpack(uint64_t v) {
+    return {static_cast<uint8_t>(v),       static_cast<uint8_t>(v >> 8),  static_cast<uint8_t>(v >> 16),
+            static_cast<uint8_t>(v >> 24), static_cast<uint8_t>(v >> 32), static_cast<uint8_t>(v >> 40)};
+  }
+};
+
+}  // namespace lodge::engine::soft

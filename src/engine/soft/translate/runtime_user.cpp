@@ -1,0 +1,211 @@
+// User-mode instructions that are not copied: several memory accesses in one, or state that differs from the host's.
+#include "engine/soft/cpu/access.hpp"
+#include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/cpu/unwind.hpp"
+#include "engine/soft/mmu/mmu.hpp"
+#include "engine/soft/translate/runtime.hpp"
+
+namespace lodge::engine::soft {
+
+namespace {
+
+uint64_t width_mask(uint32_t bytes) { return bytes == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1; }
+
+void write_register(CpuState& c, uint32_t r, uint64_t value, uint32_t size) {
+  if (size >= 4) c.gpr[r] = value & width_mask(size);
+  else c.gpr[r] = (c.gpr[r] & ~width_mask(size)) | (value & width_mask(size));
+}
+
+uint8_t al(const CpuState& c) { return static_cast<uint8_t>(c.gpr[kRax]); }
+uint8_t ah(const CpuState& c) { return static_cast<uint8_t>(c.gpr[kRax] >> 8); }
+void set_ax(CpuState& c, uint8_t high, uint8_t low) { write_register(c, kRax, static_cast<uint64_t>(high) << 8 | low, 2); }
+
+bool even_parity(uint8_t value) { return !__builtin_parity(value); }
+
+// SF, ZF and PF of a byte result; the rest as given.
+void set_result_flags(CpuState& c, uint8_t result, bool cf, bool af, bool of) {
+  c.flags_low = static_cast<uint8_t>(2 | (result & eflags::kSf) | (result ? 0 : eflags::kZf) | (even_parity(result) ? eflags::kPf : 0) |
+                                     (cf ? eflags::kCf : 0) | (af ? eflags::kAf : 0));
+  c.flags_of = of;
+}
+
+}  // namespace
+
+extern "C" {
+
+// ENTER (SDM vol. 2A). The final stack pointer must be writable before anything changes.
+void rt_enter(CpuState* c, uint32_t operand_size, uint32_t frame, uint32_t level) {
+  level &= 31;
+  const uint32_t stack = stack_width(*c);
+  const uint64_t saved_rsp = c->gpr[kRsp];
+  const uint64_t first = (saved_rsp - operand_size) & width_mask(stack);
+  // The stack pointer is put back before each access that may fault, so that the instruction starts again whole.
+  struct Frame {
+    uint64_t values[32];
+  } copies;
+  for (uint32_t i = 1; i < level; ++i) {
+    const uint64_t at = (c->gpr[kRbp] - i * operand_size) & width_mask(stack);
+    mmu_read(*c, segment_linear(*c, kSs, at, operand_size, false), &copies.values[i], operand_size);
+  }
+  const uint32_t words = 1 + level;
+  const uint64_t last = (saved_rsp - static_cast<uint64_t>(words) * operand_size - frame) & width_mask(stack);
+  mmu_probe_write(*c, segment_linear(*c, kSs, last, operand_size, true), operand_size, false);
+  const uint64_t lowest_push = (saved_rsp - static_cast<uint64_t>(words) * operand_size) & width_mask(stack);
+  mmu_probe_write(*c, segment_linear(*c, kSs, lowest_push, operand_size, true), operand_size, false);
+  mmu_probe_write(*c, segment_linear(*c, kSs, first, operand_size, true), operand_size, false);
+  const uint64_t old_rbp = c->gpr[kRbp];
+  push(*c, old_rbp, operand_size);
+  const uint64_t frame_pointer = c->gpr[kRsp];
+  for (uint32_t i = 1; i < level; ++i) push(*c, copies.values[i], operand_size);
+  if (level) push(*c, frame_pointer, operand_size);
+  write_register(*c, kRbp, frame_pointer, operand_size == 2 ? 2 : stack == 2 ? 2 : operand_size);
+  set_rsp(*c, c->gpr[kRsp] - frame);
+}
+
+void rt_leave(CpuState* c, uint32_t operand_size) {
+  const uint64_t saved = c->gpr[kRsp];
+  const uint32_t stack = stack_width(*c);
+  const uint64_t at = c->gpr[kRbp] & width_mask(stack);
+  uint64_t value = 0;
+  const uint64_t linear = segment_linear(*c, kSs, at, operand_size, false);
+  mmu_read(*c, linear, &value, operand_size);
+  c->gpr[kRsp] = saved;
+  set_rsp(*c, at + operand_size);
+  write_register(*c, kRbp, value, operand_size);
+}
+
+void rt_pusha(CpuState* c, uint32_t operand_size) {
+  const uint64_t saved = c->gpr[kRsp];
+  const uint64_t mask = width_mask(stack_width(*c));
+  for (uint32_t i = 1; i <= 8; ++i)
+    mmu_probe_write(*c, segment_linear(*c, kSs, (saved - i * operand_size) & mask, operand_size, true), operand_size, false);
+  for (uint32_t r = 0; r < 8; ++r) push(*c, r == kRsp ? saved : c->gpr[r], operand_size);
+}
+
+void rt_popa(CpuState* c, uint32_t operand_size) {
+  const uint64_t saved = c->gpr[kRsp];
+  const uint64_t mask = width_mask(stack_width(*c));
+  uint64_t values[8] = {};
+  for (uint32_t i = 0; i < 8; ++i)
+    mmu_read(*c, segment_linear(*c, kSs, (saved + i * operand_size) & mask, operand_size, false), &values[i], operand_size);
+  for (uint32_t i = 0; i < 8; ++i)
+    if (i != 3) write_register(*c, 7 - i, values[i], operand_size);  // the pushed stack pointer is skipped
+  set_rsp(*c, saved + 8 * operand_size);
+}
+
+void rt_xlat(CpuState* c, uint32_t segment, uint32_t address_width) {
+  const uint64_t offset = (c->gpr[kRbx] + al(*c)) & width_mask(address_width);
+  const uint64_t value = rt_load(c, segment_linear(*c, segment, offset, 1, false), 1);
+  write_register(*c, kRax, static_cast<uint64_t>(ah(*c)) << 8 | value, 2);
+}
+
+void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size) {
+  const uint64_t low = rt_load(c, linear, operand_size), high = rt_load(c, linear + operand_size, operand_size);
+  const int64_t i = operand_size == 2 ? static_cast<int16_t>(index) : static_cast<int32_t>(index);
+  const int64_t l = operand_size == 2 ? static_cast<int16_t>(low) : static_cast<int32_t>(low);
+  const int64_t h = operand_size == 2 ? static_cast<int16_t>(high) : static_cast<int32_t>(high);
+  if (i < l || i > h) raise(*c, kBr);
+}
+
+// SDM vol. 2A; flags it leaves undefined are as the processors at hand set them.
+void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate) {
+  const bool cf = c->flags_low & eflags::kCf, af = c->flags_low & eflags::kAf;
+  const uint8_t a = al(*c);
+  switch (opcode) {
+    case 0x27:    // DAA
+    case 0x2f: {  // DAS
+      const bool subtract = opcode == 0x2f;
+      const bool adjust_low = (a & 15) > 9 || af, adjust_high = a > 0x99 || cf;
+      bool carry = adjust_high;
+      const uint8_t delta = static_cast<uint8_t>((adjust_low ? 6 : 0) + (adjust_high ? 0x60 : 0));
+      if (subtract && adjust_low && !adjust_high && a < 6) carry = true;
+      const uint8_t result = static_cast<uint8_t>(subtract ? a - delta : a + delta);
+      write_register(*c, kRax, static_cast<uint64_t>(ah(*c)) << 8 | result, 2);
+      set_result_flags(*c, result, carry, adjust_low, false);
+      break;
+    }
+    case 0x37:    // AAA
+    case 0x3f: {  // AAS
+      const bool adjust = (a & 15) > 9 || af;
+      uint16_t ax = static_cast<uint16_t>(c->gpr[kRax]);
+      if (adjust) ax = static_cast<uint16_t>(opcode == 0x37 ? ax + 0x106 : ax - 0x106);
+      ax &= 0xff0f;
+      write_register(*c, kRax, ax, 2);
+      set_result_flags(*c, static_cast<uint8_t>(ax), adjust, adjust, false);
+      break;
+    }
+    case 0xd4: {  // AAM
+      const uint8_t base = static_cast<uint8_t>(immediate);
+      if (!base) raise(*c, kDe);
+      set_ax(*c, a / base, a % base);
+      set_result_flags(*c, a % base, false, false, false);
+      break;
+    }
+    case 0xd5: {  // AAD
+      const uint8_t result = static_cast<uint8_t>(a + ah(*c) * static_cast<uint8_t>(immediate));
+      set_ax(*c, 0, result);
+      set_result_flags(*c, result, false, false, false);
+      break;
+    }
+    default:  // D6, SALC
+      write_register(*c, kRax, static_cast<uint64_t>(ah(*c)) << 8 | (cf ? 0xff : 0), 2);
+  }
+}
+
+namespace {
+
+// AVX2 gathers touch only the elements whose mask is set. A fault leaves all registers as they were (the SDM lets elements
+// right of the fault be complete; the instruction starts over).
+int64_t signed_element(const uint8_t* from, uint32_t size) {
+  int64_t value = 0;
+  if (size == 4) {
+    int32_t v;
+    __builtin_memcpy(&v, from, 4);
+    value = v;
+  } else {
+    __builtin_memcpy(&value, from, 8);
+  }
+  return value;
+}
+
+}  // namespace
+
+void rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
+  const GatherForm form = GatherForm::unpack(packed);
+  for (uint32_t i = 0; i < form.count; ++i) {
+    if (!(c->operand[2][(i + 1) * form.element_size - 1] & 0x80)) continue;
+    const int64_t index = signed_element(&c->operand[1][i * form.index_size], form.index_size);
+    const uint64_t offset = (base + (static_cast<uint64_t>(index) << form.scale_shift)) & width_mask(form.address_width);
+    mmu_read(*c, segment_linear(*c, form.segment, offset, form.element_size, false), &c->operand[0][i * form.element_size], form.element_size);
+  }
+  for (uint32_t i = form.count * form.element_size; i < 32; ++i) c->operand[0][i] = 0;
+  for (uint32_t i = 0; i < 32; ++i) c->operand[2][i] = 0;
+}
+
+void rt_masked_load(CpuState* c, uint64_t linear, uint32_t element, uint32_t total) {
+  for (uint32_t i = 0; i < 32; ++i) c->operand[0][i] = 0;
+  for (uint32_t i = 0; i < total; i += element) {
+    if (!(c->operand[1][i + element - 1] & 0x80)) continue;
+    const uint64_t value = rt_load(c, linear + i, element);
+    __builtin_memcpy(&c->operand[0][i], &value, 4);
+    if (element == 8) __builtin_memcpy(&c->operand[0][i], &value, 8);
+  }
+}
+
+void rt_masked_store(CpuState* c, uint64_t linear, uint32_t element, uint32_t total) {
+  for (uint32_t i = 0; i < total; i += element)
+    if (c->operand[1][i + element - 1] & 0x80) {
+      if (code64(*c) && (!canonical(linear + i) || !canonical(linear + i + element - 1))) raise(*c, kGp, 0);
+      mmu_probe_write(*c, linear + i, element, false);
+    }
+  for (uint32_t i = 0; i < total; i += element) {
+    if (!(c->operand[1][i + element - 1] & 0x80)) continue;
+    uint64_t value = 0;
+    for (uint32_t k = 0; k < element; ++k) value |= static_cast<uint64_t>(c->operand[0][i + k]) << (8 * k);
+    rt_store(c, linear + i, element, value);
+  }
+}
+
+}  // extern "C"
+
+}  // namespace lodge::engine::soft

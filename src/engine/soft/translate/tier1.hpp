@@ -1,0 +1,95 @@
+// The first tier: one guest instruction at a time, no optimisation. The reference that everything faster is compared with.
+//
+// All guest registers and flags live in CpuState between two instructions. What can be copied is: its memory operand is looked
+// up first (the only part that can fault or leave), then the registers it names are loaded into the host registers of the
+// same numbers, it runs, and what it wrote is stored. RIP is committed last.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/soft/translate/assembler.hpp"
+#include "engine/soft/translate/instruction.hpp"
+
+namespace lodge::engine::soft {
+
+class Tier1 {
+ public:
+  // `slow`: the form that goes through rt_slow_begin() and rt_slow_commit().
+  Tier1(Assembler& as, uint32_t key, bool slow) : as_(as), key_(key), slow_(slow) {}
+
+  void prologue();
+  void epilogue();
+  // Emits one instruction. True: the block ends with it (the epilogue is emitted).
+  bool emit(const Instruction& instruction);
+  // Emits a fault in place of an instruction that cannot run.
+  void emit_raise(Vector vector);
+  void emit_raise_error(Vector vector, uint32_t error_code);
+
+ private:
+  enum class Flow { Next, End };  // End: the mode, the flow or the code itself may have changed
+
+  struct MemoryUse {
+    const ZydisDecodedOperand* operand = nullptr;
+    uint32_t size = 0;  // bytes, with kOperandStack and kOperandLocked
+    bool read = false, write = false;
+  };
+
+  Flow translate(const Instruction& in);
+  bool unavailable(const Instruction& in);  // emits #UD or #NM if the state forbids the instruction
+
+  // --- the copied ones (tier1_copy.cpp)
+  Flow copy(const Instruction& in);
+  MemoryUse memory_use(const Instruction& in) const;
+  void copied_bytes(const Instruction& in, Host memory, Host stack_alias, bool has_memory, int bit_offset_register);
+  void host_pointer(const MemoryUse& use, Host into);
+  void execute(const Instruction& in, const MemoryUse& use, Host memory, uint32_t taken, int bit_offset_of);
+  Flow bit_string(const Instruction& in);
+
+  // --- the others (tier1_special.cpp)
+  bool special(const Instruction& in, Flow& flow);
+  Flow near_branch(const Instruction& in);
+  Flow push_pop(const Instruction& in);
+  Flow string(const Instruction& in);
+  Flow segment_move(const Instruction& in);
+  Flow load_far_pointer(const Instruction& in, SegmentIndex segment);
+  Flow far_transfer(const Instruction& in);
+  Flow system(const Instruction& in, bool& known);
+  Flow masked_move(const Instruction& in);
+  Flow gather(const Instruction& in);
+  void x87_pointers(const Instruction& in);
+
+  // --- pieces
+  // The effective address into RSI (offset), then the linear address there too, with segment checks outside 64-bit code.
+  void effective_address(const Instruction& in, const ZydisDecodedOperand& memory, int64_t rsp_adjust = 0);
+  void linear_address(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size, bool write, int64_t rsp_adjust = 0);
+  void linear_from_offset(const ZydisDecodedOperand& memory, uint32_t size, bool write);
+  bool stack_segment(const ZydisDecodedOperand& memory) const;
+  // An operand's value, zero-extended, into RAX; or RAX into an operand of `size` bytes.
+  void read_operand(const Instruction& in, const ZydisDecodedOperand& operand);
+  void write_operand(const Instruction& in, const ZydisDecodedOperand& operand, uint32_t size, int64_t rsp_adjust = 0);
+  void load_flags();
+  void store_flags();
+  // call helper(c, ...): RDI is set here; the other arguments are in place.
+  template <typename Function>
+  void call(Function* helper) {
+    as_.load(hRdi, self_offset());
+    as_.call(reinterpret_cast<const void*>(helper));
+  }
+  void set_next_rip(const Instruction& in);
+  void set_next_rip_keeping_rax(const Instruction& in);
+  void far_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size);
+  Flow commit_next_rip();                       // rip = next_rip: the block ends
+  void advance(const Instruction& in);          // rip += length
+  Flow advance_and_check(const Instruction& in);  // the same after a helper that may have written code or raised a request
+  static uint32_t self_offset();
+
+  [[nodiscard]] bool code64() const;
+  void spill(uint32_t slot, ZydisRegister vector);   // to CpuState::operand[slot]
+  void reload(uint32_t slot, ZydisRegister vector);  // 256 bits
+
+  Assembler& as_;
+  uint32_t key_;
+  bool slow_;
+};
+
+}  // namespace lodge::engine::soft
