@@ -20,7 +20,6 @@ demo_packages=(
 )
 test_packages=(
     qemu-system-x86                         # an emulated AMD processor with SVM, for the nested machine
-    procps                                  # ps
     acpica-tools                            # iasl takes the ACPI tables apart
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )

@@ -283,9 +283,14 @@ def second_signal(bench):
 
 
 def descendants():
-    """Processes below this one, by id, with their names."""
-    listing = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False)
-    return [line for line in listing.stdout.splitlines() if "ps" not in line.split()[1:]]
+    """The command names of all processes whose parent is this one: proc(5), /proc/PID/stat."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+            name, _, rest = stream.read().partition("(")[2].rpartition(")")
+            if int(rest.split()[1]) == os.getpid():
+                found.append(name)
+    return found
 
 
 @case
@@ -329,7 +334,8 @@ def process_names(bench):
     """ps shows `lodge NAME`, and each virtual processor has a thread of its name."""
     with bench.booted(cpus=2) as guest:
         pid = guest.process.pid
-        shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8") as stream:
+            shown = stream.read().replace("\0", " ")
         check(re.search(r"lodge guest-test", shown), f"ps shows {shown!r}")
         threads = set()
         for thread in os.listdir(f"/proc/{pid}/task"):
