@@ -55,8 +55,11 @@ void debug_note_port(CpuState& c, uint32_t port, uint32_t size) {
   c.debug_hits |= matches(c, port, size, [](uint32_t kind) { return kind == kPort; });
 }
 
+// A completed instruction clears RF, unless it is the IRET that loaded it (SDM vol. 3, 18.3.1.1).
 bool debug_trap_pending(CpuState& c, bool tf_was_set) {
-  const uint64_t bits = c.debug_hits | (tf_was_set ? dr6::kBs : 0);
+  if (!c.rf_loaded) c.eflags_system &= ~eflags::kRf;
+  const uint64_t bits = c.debug_hits | (tf_was_set && !c.step_cancelled ? dr6::kBs : 0);
+  c.rf_loaded = c.step_cancelled = false;
   c.debug_hits = 0;
   if (!bits) return false;
   c.exception = {};

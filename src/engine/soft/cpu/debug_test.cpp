@@ -67,6 +67,43 @@ TEST(Debug, InstructionBreakpointsHonourRfAndTheCodeSegment) {
   EXPECT_FALSE(debug_instruction_breakpoint(m.c));
 }
 
+TEST(Debug, ACompletedInstructionClearsRfUnlessItIsTheIretThatLoadedIt) {
+  Machine m;
+  m.long64(0);
+  m.c.dr[7] = armed(0, 0, 0);
+  mode_changed(m.c);
+  m.c.gpr[kRsp] -= 0x40;
+  const uint64_t frame[5] = {0x1234, kCode64, eflags::kRf, kKernelStack, kData};
+  for (uint32_t i = 0; i < 5; ++i) m.put<uint64_t>(m.c.gpr[kRsp] + 8 * i, frame[i]);
+  EXPECT_EQ(m.run([&] { sys_iret(&m.c, 8); }), "");
+  EXPECT_FALSE(debug_trap_pending(m.c, false));
+  EXPECT_TRUE(m.c.eflags_system & eflags::kRf);
+  EXPECT_FALSE(debug_trap_pending(m.c, false));
+  EXPECT_FALSE(m.c.eflags_system & eflags::kRf);
+}
+
+TEST(Debug, EnteringAHandlerByInstructionIsNotStepped) {
+  Machine m;
+  m.long64(3);
+  m.c.eflags_system = eflags::kTf;
+  mode_changed(m.c);
+  m.set_gate64(0x80, kCode64, 0x1000, 0xee);
+  EXPECT_EQ(m.run([&] { sys_software_interrupt(&m.c, 0x80, kIntN); }), "");
+  EXPECT_FALSE(debug_trap_pending(m.c, true));
+  EXPECT_TRUE(debug_trap_pending(m.c, true)) << "only that one";
+  m.long64(3);
+  m.c.eflags_system = eflags::kTf;
+  mode_changed(m.c);
+  EXPECT_EQ(m.run([&] { sys_syscall(&m.c); }), "");
+  EXPECT_TRUE(debug_trap_pending(m.c, true)) << "TF not masked by FMASK";
+  m.long64(3);
+  m.c.eflags_system = eflags::kTf;
+  m.c.msrs.sfmask = eflags::kTf;
+  mode_changed(m.c);
+  EXPECT_EQ(m.run([&] { sys_syscall(&m.c); }), "");
+  EXPECT_FALSE(debug_trap_pending(m.c, true));
+}
+
 TEST(Debug, PortBreakpointsNeedDe) {
   Machine m;
   m.long64(0);

@@ -343,6 +343,7 @@ void iret_protected(CpuState& c, uint32_t operand_size) {
 // NMIs are unblocked even if IRET faults (SDM vol. 3, 6.7.1).
 void sys_iret(CpuState* cpu, uint32_t operand_size) {
   CpuState& c = *cpu;
+  const bool stepping = c.key & key::kSingleStep;
   c.nmi_blocked = false;
   if (!protected_mode(c))
     iret_real(c, operand_size);
@@ -350,6 +351,7 @@ void sys_iret(CpuState* cpu, uint32_t operand_size) {
     iret_v86(c, operand_size);
   else
     iret_protected(c, operand_size);
+  c.rf_loaded = stepping && (c.eflags_system & eflags::kRf);
   mode_changed(c);
 }
 
@@ -372,9 +374,11 @@ void enter_flat(CpuState& c, uint32_t cs, uint16_t cs_attributes, uint32_t ss, u
 
 }  // namespace
 
+// Whether a single-step trap follows SYSCALL and SYSENTER depends on TF as they leave it.
 void sys_syscall(CpuState* cpu) {
   CpuState& c = *cpu;
   need_syscall(c);
+  const bool stepping = c.key & key::kSingleStep;
   const uint32_t cs = (c.msrs.star >> 32) & 0xfffc;
   const uint32_t ss = ((c.msrs.star >> 32) & 0xfffc) + 8;
   if (long_mode(c)) {
@@ -389,6 +393,7 @@ void sys_syscall(CpuState* cpu) {
     c.eflags_system &= ~(eflags::kIf | eflags::kVm | eflags::kRf);
     enter_flat(c, cs, kCode32Kernel, ss, kDataKernel, 0, c.msrs.star & 0xffffffff);
   }
+  c.step_cancelled = stepping && !(c.eflags_system & eflags::kTf);
   mode_changed(c);
 }
 

@@ -267,11 +267,19 @@ void deliver_exception(CpuState& c, const PendingException& exception) {
   deliver_between(c, e);
 }
 
-void deliver_interrupt(CpuState& c, uint8_t vector) { deliver_between(c, {vector, 0, false, false, 1, c.rip, get_eflags(c)}); }
+namespace {
+
+// Interrupts come between instructions, where RF is 0 unless IRET has just set it. The loop clears RF only while it steps, since
+// nothing else depends on it.
+uint32_t interrupt_flags(const CpuState& c) { return c.key & key::kSingleStep ? get_eflags(c) : get_eflags(c) & ~eflags::kRf; }
+
+}  // namespace
+
+void deliver_interrupt(CpuState& c, uint8_t vector) { deliver_between(c, {vector, 0, false, false, 1, c.rip, interrupt_flags(c)}); }
 
 void deliver_nmi(CpuState& c) {
   c.nmi_blocked = true;
-  deliver_between(c, {kNmi, 0, false, false, 1, c.rip, get_eflags(c)});
+  deliver_between(c, {kNmi, 0, false, false, 1, c.rip, interrupt_flags(c)});
 }
 
 namespace {
@@ -311,15 +319,18 @@ Escalation escalate(const PendingException& first, const PendingException& secon
 void sys_software_interrupt(CpuState* cpu, uint32_t vector, uint32_t kind) {
   CpuState& c = *cpu;
   if (kind == kInto && !c.flags_of) return;
-  Event e{vector & 0xff, 0, false, kind != kInt1, kind == kInt1 ? 1u : 0u, c.next_rip, get_eflags(c)};
+  const Event e{vector & 0xff, 0, false, kind != kInt1, kind == kInt1 ? 1u : 0u, c.next_rip, get_eflags(c)};
+  const bool stepping = c.key & key::kSingleStep;
   if (protected_mode(c) && v86_mode(c) && kind == kIntN) {
     if ((c.cr4 & cr4::kVme) && redirected(c, e.vector)) {
       deliver_redirected(c, e);
+      c.step_cancelled = stepping;
       return;
     }
     if (iopl(c) < 3) raise(c, kGp, 0);
   }
   deliver(c, e);
+  c.step_cancelled = stepping;
 }
 
 }  // namespace lodge::engine::soft

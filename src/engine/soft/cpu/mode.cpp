@@ -49,7 +49,7 @@ uint32_t data_view(const CpuState& c) {
 void mode_changed(CpuState& c) {
   uint32_t k = code_key(c) | coprocessor_key(c);
   if ((c.cr0 & cr0::kAm) && (c.eflags_system & eflags::kAc) && c.cpl == 3) k |= key::kAlignmentCheck;
-  if ((c.eflags_system & eflags::kTf) || debug_armed(c) || c.guest_step) k |= key::kSingleStep;
+  if ((c.eflags_system & eflags::kTf) || debug_armed(c)) k |= key::kSingleStep;
   c.key = k;
   c.view = data_view(c);
 }

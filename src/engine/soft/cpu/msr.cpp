@@ -105,27 +105,27 @@ constexpr Row kRows[] = {
     {kCstar, kCstar, Kind::Canonical, kAny, LODGE_AT(cstar), 0},               // CSTAR
     {kSfmask, kSfmask, Kind::Storage, kAny, LODGE_AT(sfmask), 0xffffffff},     // FMASK
     {kKernelGsBase, kKernelGsBase, Kind::Canonical, kAny, LODGE_AT(kernel_gs_base), 0},
-    {0xc0010000, 0xc0010007, Kind::Ignored, kAmd, 0, 0},                    // EVNTSEL0-3, PERFCTR0-3 (no counters)
-    {0xc0010010, 0xc0010010, Kind::Ignored, kAmd, 0, 0},                    // SYSCFG
-    {0xc0010015, 0xc0010015, Kind::Storage, kAmd, LODGE_AT(hwcr), 0x1048},  // HWCR: FFDIS, MCi_STATUS_WREN and TscFreqSel as KVM
-    {0xc001001a, 0xc001001a, Kind::Ignored, kAmd, 0, 0},                    // TOP_MEM
-    {0xc001001b, 0xc001001b, Kind::Ignored, kAmd, 0, 0x20000000},           // CLK_CTL
-    {0xc001001d, 0xc001001d, Kind::Ignored, kAmd, 0, 0},                    // TOP_MEM2
-    {0xc001001f, 0xc001001f, Kind::Ignored, kAmd, 0, 0},                    // NB_CFG
-    {0xc0010020, 0xc0010020, Kind::Ignored, kAmd, 0, 0},                    // PATCH_LOADER
-    {0xc0010055, 0xc0010055, Kind::Ignored, kAmd, 0, 0},                    // INT_PENDING_MSG
-    {0xc0010058, 0xc0010058, Kind::Ignored, kAmd, 0, 0},                    // MMIO_CONF_BASE
-    {0xc0010061, 0xc0010064, Kind::Ignored, kAmd, 0, 0},                    // P-state limit, control, status, definition
-    {0xc0010111, 0xc0010113, Kind::Ignored, kAmd, 0, 0},                    // SMBASE, TSEG
-    {0xc0010114, 0xc0010114, Kind::ReadOnly, kAmd, 0, 1 << 3 | 1 << 4},     // VM_CR: SVM locked and disabled
-    {0xc0010115, 0xc0010115, Kind::Ignored, kAmd, 0, 0},                    // IGNNE
-    {0xc0010117, 0xc0010117, Kind::Ignored, kAmd, 0, 0},                    // VM_HSAVE_PA
-    {0xc0010140, 0xc0010141, Kind::ReadOnly, kAmd, 0, 0},                   // OSVW: no workarounds
-    {0xc0010200, 0xc001020b, Kind::Ignored, kAmd, 0, 0},                    // PERF_CTL0-5 and PERF_CTR0-5
-    {0xc0011020, 0xc0011023, Kind::Ignored, kAmd, 0, 0},                    // LS_CFG, IC_CFG, DC_CFG, TW_CFG
-    {0xc0011029, 0xc0011029, Kind::Storage, kAmd, LODGE_AT(de_cfg), 2},     // DE_CFG: LFENCE serialises
-    {0xc001102a, 0xc001102a, Kind::Ignored, kAmd, 0, 0},                    // BU_CFG2
-    {0xc001102c, 0xc001102c, Kind::Ignored, kAmd, 0, 0},                    // EX_CFG
+    {0xc0010000, 0xc0010007, Kind::Ignored, kAmd, 0, 0},                       // EVNTSEL0-3, PERFCTR0-3 (no counters)
+    {0xc0010010, 0xc0010010, Kind::Ignored, kAmd, 0, 0},                       // SYSCFG
+    {0xc0010015, 0xc0010015, Kind::Storage, kAmd, LODGE_AT(hwcr), 0x1040148},  // HWCR: what KVM lets through, MCi_STATUS_WREN, TscFreqSel
+    {0xc001001a, 0xc001001a, Kind::Ignored, kAmd, 0, 0},                       // TOP_MEM
+    {0xc001001b, 0xc001001b, Kind::Ignored, kAmd, 0, 0x20000000},              // CLK_CTL
+    {0xc001001d, 0xc001001d, Kind::Ignored, kAmd, 0, 0},                       // TOP_MEM2
+    {0xc001001f, 0xc001001f, Kind::Ignored, kAmd, 0, 0},                       // NB_CFG
+    {0xc0010020, 0xc0010020, Kind::Ignored, kAmd, 0, 0},                       // PATCH_LOADER
+    {0xc0010055, 0xc0010055, Kind::Ignored, kAmd, 0, 0},                       // INT_PENDING_MSG
+    {0xc0010058, 0xc0010058, Kind::Ignored, kAmd, 0, 0},                       // MMIO_CONF_BASE
+    {0xc0010061, 0xc0010064, Kind::Ignored, kAmd, 0, 0},                       // P-state limit, control, status, definition
+    {0xc0010111, 0xc0010113, Kind::Ignored, kAmd, 0, 0},                       // SMBASE, TSEG
+    {0xc0010114, 0xc0010114, Kind::ReadOnly, kAmd, 0, 1 << 3 | 1 << 4},        // VM_CR: SVM locked and disabled
+    {0xc0010115, 0xc0010115, Kind::Ignored, kAmd, 0, 0},                       // IGNNE
+    {0xc0010117, 0xc0010117, Kind::Ignored, kAmd, 0, 0},                       // VM_HSAVE_PA
+    {0xc0010140, 0xc0010141, Kind::ReadOnly, kAmd, 0, 0},                      // OSVW: no workarounds
+    {0xc0010200, 0xc001020b, Kind::Ignored, kAmd, 0, 0},                       // PERF_CTL0-5 and PERF_CTR0-5
+    {0xc0011020, 0xc0011023, Kind::Ignored, kAmd, 0, 0},                       // LS_CFG, IC_CFG, DC_CFG, TW_CFG
+    {0xc0011029, 0xc0011029, Kind::Storage, kAmd, LODGE_AT(de_cfg), 2},        // DE_CFG: LFENCE serialises
+    {0xc001102a, 0xc001102a, Kind::Ignored, kAmd, 0, 0},                       // BU_CFG2
+    {0xc001102c, 0xc001102c, Kind::Ignored, kAmd, 0, 0},                       // EX_CFG
 };
 #undef LODGE_AT
 
@@ -247,11 +247,10 @@ bool write_mc_bank(CpuState& c, uint32_t index, uint64_t value, bool host) {
 // --- EFER
 
 bool write_efer(CpuState& c, uint64_t value, bool host) {
-  uint64_t allowed = efer::kLma;
-  if (host || cpuid_bit(c, 0x80000001, 0, 3, 11)) allowed |= efer::kSce;
+  uint64_t allowed = efer::kLma | efer::kSce;
   if (host || cpuid_bit(c, 0x80000001, 0, 3, 20)) allowed |= efer::kNx;
   if (host || cpuid_bit(c, 0x80000001, 0, 3, 29)) allowed |= efer::kLme;
-  if (value & ~(allowed | efer::kSce)) return false;
+  if (value & ~allowed) return false;
   const uint64_t changed = value ^ c.efer;
   if (!host && (changed & efer::kLme) && (c.cr0 & cr0::kPg)) return false;
   c.efer = (value & ~efer::kLma) | (c.efer & efer::kLma);
@@ -381,6 +380,7 @@ void reset_msrs(CpuState& c) {
   c.msrs.mcg_cap = kMcBanks | 1 << 8;
   c.msrs.mcg_ctl = ~0ull;
   for (uint32_t i = 0; i < kMcBanks; ++i) c.msrs.mc_banks[4 * i] = ~0ull;
+  c.msrs.hwcr = 1 << 24;  // the TSC counts at the P0 frequency
   c.msrs.patch_level = c.hooks && vendor_is_amd(c) ? 0x01000065 : 0x100000000;
 }
 

@@ -45,7 +45,7 @@ void cpu_reset(CpuState& c, bool init) {
   if (!init) reset_msrs(c);
   c.cpl = 0;
   c.shadow = kShadowNone;
-  c.nmi_blocked = c.halted = c.smm = false;
+  c.nmi_blocked = c.halted = c.smm = c.step_cancelled = c.rf_loaded = false;
   c.exception = {};
   c.debug_hits = 0;
   if (c.mmu) mmu_flush_all(c);
