@@ -1,0 +1,127 @@
+// Several vCPUs: INIT and SIPI, interrupts between processors, LOCK.
+#include <atomic>
+
+#include "guest.hpp"
+
+namespace lodge::engine::suite {
+namespace {
+
+// Runs a secondary vCPU on a thread until the scope ends.
+class Secondary {
+ public:
+  explicit Secondary(Vcpu& vcpu)
+      : vcpu_(vcpu), thread_([this] {
+          while (!stop_) {
+            const auto result = vcpu_.run();
+            if (!result) return;
+            if (*result == RunResult::Exit) exits_.fetch_add(1);
+          }
+        }) {}
+  ~Secondary() {
+    stop_ = true;
+    vcpu_.kick();
+  }
+  Secondary(const Secondary&) = delete;
+  Secondary& operator=(const Secondary&) = delete;
+  [[nodiscard]] int exits() const { return exits_; }
+
+ private:
+  Vcpu& vcpu_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<int> exits_ = 0;
+  std::jthread thread_;
+};
+
+// Real-mode code at 0x8000, where the SIPI's vector 8 leads: counts, then halts for good.
+PAYLOAD(trampoline, 16, "movw $1, %ax\n lock addw %ax, %cs:0x100\n movw %cs, %cs:0x102\n 1: cli\n hlt\n jmp 1b\n")
+PAYLOAD(send_init_sipi, 64,
+        "mov $0xfee00000, %ebx\n movl $0x1ff, 0xf0(%rbx)\n"
+        "movl $0x01000000, 0x310(%rbx)\n movl $0x4500, 0x300(%rbx)\n"  // INIT to APIC 1
+        "movl $0x4608, 0x300(%rbx)\n"                                  // SIPI, vector 8
+        "1: pause\n cmpw $1, 0x8100\n jne 1b\n" REPORT)
+
+TEST(Smp, InitAndSipiStartAProcessor) {
+  Guest guest(Mode::Long, 2);
+  EXPECT_EQ(must(guest.vcpu(1).get_mp_state()).mp_state, uint32_t{KVM_MP_STATE_UNINITIALIZED});
+  guest.write(0x8000, trampoline());
+  guest.load(send_init_sipi(), 0x9000);
+  {
+    const Secondary secondary(guest.vcpu(1));
+    ASSERT_TRUE(guest.run().reported);
+  }
+  EXPECT_EQ(guest.read16(0x8102), 0x0800u);  // CS: the vector times 256
+  EXPECT_EQ(guest.sregs(1).cs.base, 0x8000u);
+  EXPECT_EQ(guest.sregs(1).cr0 & 0x80000001, 0u);
+}
+
+// Both processors in long mode, adding to one word.
+PAYLOAD(add_many, 64,
+        "mov $20000, %ecx\n 1: lock incq 0x9000\n incq 0x9100(,%rsi,8)\n dec %ecx\n jnz 1b\n mov $1, %eax\n lock addq %rax, 0x9200\n 2: "
+        "pause\n cmpq $2, 0x9200\n jne 2b\n" REPORT)
+TEST(Smp, LockedAdditionsDoNotGetLost) {
+  Guest guest(Mode::Long, 2);
+  guest.load(add_many());
+  must(guest.vcpu(1).set_sregs([&] {
+    kvm_sregs s = guest.sregs(0);
+    s.apic_base = guest.sregs(1).apic_base;
+    return s;
+  }()));
+  guest.change_regs(
+      [](kvm_regs& r) {
+        r = {};
+        r.rip = kCode;
+        r.rsp = 0xb000;
+        r.rsi = 1;
+        r.rflags = kFlagsFixed;
+      },
+      1);
+  must(guest.vcpu(1).set_mp_state({KVM_MP_STATE_RUNNABLE}));
+  Stop other;
+  std::jthread second([&] { other = guest.run(1); });
+  const Stop first = guest.run(0);
+  second.join();
+  ASSERT_TRUE(first.reported) << first;
+  ASSERT_TRUE(other.reported) << other;
+  EXPECT_EQ(guest.read64(0x9000), 40000u);
+  EXPECT_EQ(guest.read64(0x9100), 20000u);
+  EXPECT_EQ(guest.read64(0x9108), 20000u);
+}
+
+// An interrupt from one processor stops a loop of the other, which answers through memory.
+PAYLOAD(
+    ipi_sender, 64,
+    "mov $0xfee00000, %ebx\n movl $0x01000000, 0x310(%rbx)\n movl $0x4070, 0x300(%rbx)\n 1: pause\n cmpq $0x70, 0x9000\n jne 1b\n" REPORT)
+PAYLOAD(ipi_spinner, 64, "sti\n 1: jmp 1b\n")
+PAYLOAD(ipi_handler, 64, "movq $0x70, 0x9000\n mov $0xfee00000, %ebx\n movl $0, 0xb0(%rbx)\n iretq\n")
+TEST(Smp, InterruptBetweenProcessors) {
+  Guest guest(Mode::Long, 2);
+  guest.write(0xa000, ipi_spinner());
+  guest.write(0xa800, ipi_handler());
+  guest.set_gate(0x70, 0xa800, kCode64, 0x8e);
+  guest.load(ipi_sender());
+  for (unsigned index = 0; index < 2; ++index) {
+    kvm_lapic_state lapic = must(guest.vcpu(index).get_lapic());
+    const uint32_t enabled = 0x1ff;
+    std::memcpy(lapic.regs + 0xf0, &enabled, sizeof enabled);
+    must(guest.vcpu(index).set_lapic(lapic));
+  }
+  kvm_sregs sregs = guest.sregs(0);
+  sregs.apic_base = guest.sregs(1).apic_base;
+  must(guest.vcpu(1).set_sregs(sregs));
+  guest.change_regs(
+      [](kvm_regs& r) {
+        r = {};
+        r.rip = 0xa000;
+        r.rsp = 0xb000;
+        r.rflags = kFlagsFixed;
+      },
+      1);
+  must(guest.vcpu(1).set_mp_state({KVM_MP_STATE_RUNNABLE}));
+  const Secondary secondary(guest.vcpu(1));
+  const Stop stop = guest.run();
+  EXPECT_TRUE(stop.reported) << stop;
+  EXPECT_EQ(secondary.exits(), 0);
+}
+
+}  // namespace
+}  // namespace lodge::engine::suite
