@@ -27,6 +27,7 @@ struct Config {
   std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH
   bool reboot = true;                  // false: a reset ends the process
   bool unpack_natively = true;         // false: a bzImage unpacks itself inside the guest
+  uint64_t watch_ns = 2'000'000'000;   // how often the vCPUs are looked at, to find a guest that is stuck for good
   bool virtual_clock = false;          // soft engine only: time is a function of the instructions executed
 };
 

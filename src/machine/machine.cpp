@@ -15,7 +15,6 @@ namespace lodge::machine {
 
 namespace {
 
-constexpr uint64_t kWatchNs = 2 * kSecondNs;
 constexpr unsigned kParkedSamples = 3;  // this many looks at a sleeping machine make it stuck for good
 constexpr uint64_t kFlagInterrupt = 1 << 9;
 
@@ -124,7 +123,7 @@ std::string Machine::reason() {
 }
 
 Outcome Machine::run() {
-  next_watch_ns_ = HostClock().monotonic_ns() + kWatchNs;
+  next_watch_ns_ = HostClock().monotonic_ns() + parts_.config.watch_ns;
   watch_ = parts_.loop.add_deadline([this] { return next_watch_ns_; }, [this] { watch(); });
   for (uint32_t i = 0; i < processors_.size(); ++i) processors_[i]->thread = std::thread([this, i] { run_processor(*processors_[i], i); });
   parts_.loop.run();
@@ -210,7 +209,7 @@ void Machine::take_sample(Processor& processor) {
 }
 
 void Machine::watch() {
-  next_watch_ns_ = HostClock().monotonic_ns() + kWatchNs;
+  next_watch_ns_ = HostClock().monotonic_ns() + parts_.config.watch_ns;
   const auto parked = [](const auto& processor) { return processor->parked_for >= kParkedSamples; };
   const auto never_started = [](const auto& processor) { return processor->waits_for_sipi.load(); };
   if (std::ranges::all_of(processors_, parked) && !std::ranges::all_of(processors_, never_started))
