@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -178,11 +180,88 @@ TEST_F(BackendTest, KilledProcessLeavesNoSocketBehind) {
   EXPECT_EQ(access(path.c_str(), F_OK), 0);
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
-  // The guard holds the writing end of nothing; its end is seen by the file's going, which takes a moment.
+  // The guard is nobody's child: its work is seen by the file's going, which takes a moment.
   for (int i = 0; i < 5000 && access(path.c_str(), F_OK) == 0; ++i) usleep(1000);
   EXPECT_NE(access(path.c_str(), F_OK), 0);
   close(ready[0]);
   close(ready[1]);
+}
+
+// A child process whose standard input and output are a terminal, with the stdio line opened on it.
+class TerminalTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    master = Fd(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    ASSERT_TRUE(master);
+    ASSERT_EQ(grantpt(master.get()), 0);
+    ASSERT_EQ(unlockpt(master.get()), 0);
+    // Kept open, so that the terminal and its modes outlive the child.
+    slave = Fd(::open(ptsname(master.get()), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    ASSERT_TRUE(slave);
+    ASSERT_TRUE(echoes());
+  }
+  [[nodiscard]] bool echoes() const {
+    termios modes{};
+    EXPECT_EQ(tcgetattr(slave.get(), &modes), 0);
+    return modes.c_lflag & ECHO;
+  }
+  // Returns when the terminal is raw; `then` is what the child does next.
+  pid_t start(void (*then)(EventLoop&, Backend&)) {
+    int ready[2];
+    EXPECT_EQ(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      cleanup::forget_after_fork();
+      cleanup::install_handlers();
+      dup2(slave.get(), STDIN_FILENO);
+      dup2(slave.get(), STDOUT_FILENO);
+      const auto loop = std::move(*EventLoop::create());
+      const auto backend = open_backend("stdio", *loop, [&] { loop->stop(); });
+      [[maybe_unused]] const ssize_t told = write(ready[1], backend ? "y" : "n", 1);
+      then(*loop, **backend);
+      exit(0);
+    }
+    char byte = 0;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    EXPECT_EQ(byte, 'y');
+    close(ready[0]);
+    close(ready[1]);
+    EXPECT_FALSE(echoes()) << "raw while it runs";
+    return child;
+  }
+  static int end_of(pid_t child) {
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    return status;
+  }
+  Fd master, slave;
+};
+
+TEST_F(TerminalTest, ControlAXQuitsAndRestores) {
+  const pid_t child = start([](EventLoop& loop, Backend&) { loop.run(); });
+  ASSERT_EQ(write(master.get(), "\x01x", 2), 2);
+  EXPECT_EQ(end_of(child), 0);
+  EXPECT_TRUE(echoes());
+}
+
+TEST_F(TerminalTest, CrashRestoresAndEndsByItsSignal) {
+  const pid_t child = start([](EventLoop&, Backend&) {
+    char key = 0;
+    if (read(STDIN_FILENO, &key, 1) == 1) raise(SIGSEGV);
+  });
+  ASSERT_EQ(write(master.get(), "c", 1), 1);
+  const int status = end_of(child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(WTERMSIG(status), SIGSEGV);
+  EXPECT_TRUE(echoes());
+}
+
+TEST_F(TerminalTest, GuardRestoresAfterSigkill) {
+  const pid_t child = start([](EventLoop&, Backend&) { pause(); });
+  kill(child, SIGKILL);
+  end_of(child);
+  for (int i = 0; i < 5000 && !echoes(); ++i) usleep(1000);
+  EXPECT_TRUE(echoes());
 }
 
 }  // namespace
