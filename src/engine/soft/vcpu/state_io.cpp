@@ -302,8 +302,7 @@ Result<kvm_vcpu_events> SoftVcpu::get_vcpu_events() {
   }
   if (cpu_.delivery == Delivery::Interrupt || context_.injected_interrupt >= 0) {
     events.interrupt.injected = 1;
-    events.interrupt.nr =
-        cpu_.delivery == Delivery::Interrupt ? cpu_.delivering.vector : static_cast<uint8_t>(context_.injected_interrupt);
+    events.interrupt.nr = cpu_.delivery == Delivery::Interrupt ? cpu_.delivering.vector : static_cast<uint8_t>(context_.injected_interrupt);
   }
   events.nmi.injected = cpu_.delivery == Delivery::Nmi;
   events.interrupt.shadow =

@@ -38,6 +38,7 @@ LoopExit run_guest(CpuState& c, void*) {
 struct CodeCache {};
 CodeCache* code_cache_create() { return new CodeCache; }
 void code_cache_destroy(CodeCache* cache) { delete cache; }
+void code_invalidate_all(CodeCache*) {}
 void code_invalidate(CodeCache*, uint8_t* host, uint64_t length) { invalidated.push_back({host, length}); }
 void code_written(CpuState&, uint8_t* host, uint32_t length) { invalidated.push_back({host, length}); }
 
@@ -70,7 +71,9 @@ class SoftVcpuTest : public testing::Test {
   }
   void start(const Options& options = {}, bool irqchip = true, uint32_t count = 1, uint32_t flags = 0) {
     vm = create_vm(options).value();
-    if (irqchip) ASSERT_TRUE(vm->create_irqchip());
+    if (irqchip) {
+      ASSERT_TRUE(vm->create_irqchip());
+    }
     ASSERT_TRUE(vm->set_user_memory_region({0, flags, 0, kRamSize, reinterpret_cast<uint64_t>(ram)}));
     for (uint32_t id = 0; id < count; ++id) vcpus.push_back(vm->create_vcpu(id).value());
   }
@@ -305,17 +308,17 @@ TEST_F(SoftVcpuTest, ControlRegistersThatDoNotGoTogetherAreRefused) {
   start();
   const kvm_sregs good = long_mode_sregs(vcpus[0]->get_sregs().value());
   const std::function<void(kvm_sregs&)> mistakes[] = {
-      [](kvm_sregs& s) { s.cr0 &= ~cr0::kPe; },                // paging without protection
-      [](kvm_sregs& s) { s.cr0 |= cr0::kNw; },                 // NW without CD
-      [](kvm_sregs& s) { s.cr0 |= uint64_t{1} << 32; },        // reserved
-      [](kvm_sregs& s) { s.cr4 &= ~cr4::kPae; },               // long mode without PAE
-      [](kvm_sregs& s) { s.cr4 |= uint64_t{1} << 40; },        // reserved
-      [](kvm_sregs& s) { s.efer &= ~efer::kLma; },             // LME and paging without LMA
-      [](kvm_sregs& s) { s.efer &= ~efer::kLme; },             // LMA without LME
-      [](kvm_sregs& s) { s.cr0 &= ~uint64_t{cr0::kPg}; },      // LMA without paging
-      [](kvm_sregs& s) { s.efer |= uint64_t{1} << 1; },        // reserved
-      [](kvm_sregs& s) { s.cr3 |= uint64_t{1} << 60; },        // beyond the physical addresses
-      [](kvm_sregs& s) { s.cs.db = 1; },                       // CS.L and CS.D
+      [](kvm_sregs& s) { s.cr0 &= ~cr0::kPe; },            // paging without protection
+      [](kvm_sregs& s) { s.cr0 |= cr0::kNw; },             // NW without CD
+      [](kvm_sregs& s) { s.cr0 |= uint64_t{1} << 32; },    // reserved
+      [](kvm_sregs& s) { s.cr4 &= ~cr4::kPae; },           // long mode without PAE
+      [](kvm_sregs& s) { s.cr4 |= uint64_t{1} << 40; },    // reserved
+      [](kvm_sregs& s) { s.efer &= ~efer::kLma; },         // LME and paging without LMA
+      [](kvm_sregs& s) { s.efer &= ~efer::kLme; },         // LMA without LME
+      [](kvm_sregs& s) { s.cr0 &= ~uint64_t{cr0::kPg}; },  // LMA without paging
+      [](kvm_sregs& s) { s.efer |= uint64_t{1} << 1; },    // reserved
+      [](kvm_sregs& s) { s.cr3 |= uint64_t{1} << 60; },    // beyond the physical addresses
+      [](kvm_sregs& s) { s.cs.db = 1; },                   // CS.L and CS.D
   };
   for (size_t i = 0; i < std::size(mistakes); ++i) {
     kvm_sregs bad = good;
