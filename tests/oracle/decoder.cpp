@@ -196,7 +196,12 @@ bool safe_undecodable(Mode mode, std::span<const uint8_t> bytes) {
   const uint8_t opcode = prefix_free(mode, bytes, at);
   const uint8_t second = at + 1 < bytes.size() ? bytes[at + 1] : 0;
   if (opcode == 0xcd || opcode == 0x62) return false;  // INT n; EVEX of a newer extension
-  if (mode == Mode::Code64 ? opcode == 0xc4 || opcode == 0xc5 : (opcode == 0xc4 || opcode == 0xc5) && second >= 0xc0) return true;
+  if ((opcode == 0xc4 || opcode == 0xc5) && (mode == Mode::Code64 || second >= 0xc0)) {
+    // AVX-512's mask instructions are VEX-encoded, and Zydis is stricter with them than processors are.
+    const size_t opcode_at = at + (opcode == 0xc4 ? 3 : 2);
+    const uint8_t vex = opcode_at < bytes.size() ? bytes[opcode_at] : 0;
+    return !((vex >= 0x30 && vex < 0x34) || (vex & 0xf0) == 0x40 || (vex & 0xf0) == 0x90);
+  }
   // SYSCALL and kin, system instructions of group 7, MOV to control and debug registers, and what is above SSE4 in these maps.
   if (opcode == 0x0f) return second != 0x05 && second != 0x07 && second != 0x34 && second != 0x35 && second != 0x01 && second != 0xc7;
   return opcode != 0xca && opcode != 0xcb && opcode != 0xcf && opcode != 0xea && opcode != 0x9a && opcode != 0xff;
