@@ -22,7 +22,7 @@ PAYLOAD(undefined, 64, "nop\n ud2\n")
 PAYLOAD(lock_register, 64, ".byte 0xf0, 0x01, 0xc0\n")
 PAYLOAD(gone_in_64, 64, ".byte 0x06\n")
 PAYLOAD(noncanonical_load, 64, "mov $1, %eax\n shl $47, %rax\n mov (%rax), %rbx\n")
-PAYLOAD(noncanonical_stack, 64, "mov $1, %eax\n shl $47, %rax\n mov %rax, %rsp\n push %rax\n")
+PAYLOAD(noncanonical_stack, 64, "mov $1, %eax\n shl $47, %rax\n lea 8(%rax), %rsp\n push %rax\n")
 PAYLOAD(noncanonical_jump, 64, "mov $1, %eax\n shl $47, %rax\n jmp *%rax\n")
 PAYLOAD(beyond_gdt, 64, "mov $0x1000, %eax\n mov %eax, %ds\n")
 PAYLOAD(beyond_gdt_rpl, 64, "mov $0x1003, %eax\n mov %eax, %es\n")
@@ -77,11 +77,11 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Breakpoint", breakpoint, BP, 2, 0}, Case{"IcebpIsATrap", icebp, DB, 1, 0, nullptr, "INT1 is for its own debugger"},
         Case{"UndefinedOpcode", undefined, UD, 1, 0}, Case{"LockOnARegister", lock_register, UD, 0, 0},
         Case{"PushEsIn64Bit", gone_in_64, UD, 0, 0}, Case{"NonCanonicalLoad", noncanonical_load, GP, 9, 0},
-        Case{"NonCanonicalStackIsSS", noncanonical_stack, SS, 12, 0,
+        Case{"NonCanonicalStackIsSS", noncanonical_stack, SS, 13, 0,
              [](Guest& g) {  // the handler's own stack cannot be used: give it one
                g.set_gate(SS, kHandlers + SS * 16, kCode64, 0x8e, 1);
              },
-             "faults in the delivery"},
+             "a non-canonical stack is a page fault"},
         Case{"SegmentBeyondTheGdt", beyond_gdt, GP, 5, 0x1000}, Case{"ErrorCodeDropsTheRpl", beyond_gdt_rpl, GP, 5, 0x1000},
         Case{"CodeIntoSs", code_into_ss, GP, 5, 0x08},
         Case{"NullSsWithRpl3", null_ss_compatible, GP, 5, 0, nullptr, "takes a null SS with any RPL"},
@@ -238,6 +238,20 @@ TEST(ExceptionsInRing3, PrivilegedInstructionsFault) {
     EXPECT_EQ(guest.frame(GP).rip, kUserCode + 1);
     EXPECT_EQ(guest.frame(GP).error, 0u);
   }
+}
+
+// The TSS's map of ports: a clear bit lets ring 3 through.
+PAYLOAD(user_out_twice, 64, "mov $0xf5, %edx\n out %al, %dx\n inc %edx\n out %al, %dx\n")
+TEST(ExceptionsInRing3, IoPermissionBitmap) {
+  NEEDS_SILICON("a busy TSS has no map for it");
+  Guest guest(Mode::Long);
+  guest.write32(kTss + 0x64, 0x68u << 16);
+  guest.write64(kTss + 0x68 + 0xf0 / 8, ~uint64_t{1u << 5});
+  guest.change_sregs([](kvm_sregs& s) { s.tr.limit = 0x68 + 0x100 / 8; });
+  guest.enter_user(user_out_twice());
+  ASSERT_TRUE(guest.run().reported);
+  ASSERT_EQ(guest.run().vector, GP);
+  EXPECT_EQ(guest.frame(GP).rip, kUserCode + user_out_twice().size() - 1);
 }
 
 TEST(ExceptionsInRing3, KernelPageIsAPageFault) {

@@ -221,8 +221,10 @@ void Guest::load_tables() {
   if (mode_ == Mode::Long || mode_ == Mode::Compatibility) {
     write64(kTss + 4, kRsp0);
     write64(kTss + 0x24, kIst1);
+    write32(kTss + 0x64, 0x68u << 16);  // the map of I/O ports begins beyond the limit: ring 3 may use none
     load_long_tables();
   } else {
+    write32(kTss + 0x64, 0x68u << 16);
     write32(kTss + 4, kRsp0);
     write32(kTss + 8, kFlatData);
     if (mode_ == Mode::Pae) load_long_tables();
