@@ -43,12 +43,8 @@ bool write_is_direct(const Slot& slot, uint64_t gpa) {
 
 
 
-// MMIO goes out in naturally aligned pieces of at most eight bytes.
-uint32_t piece_size(uint64_t gpa, uint32_t left) {
-  uint32_t size = 8;
-  while (size > left || (gpa & (size - 1))) size /= 2;
-  return size;
-}
+// MMIO goes out in pieces of at most eight bytes, however aligned, as KVM splits it.
+uint32_t piece_size(uint32_t left) { return left < 8 ? left : 8; }
 
 }  // namespace
 
@@ -108,7 +104,7 @@ void read_page(CpuState& c, uint64_t linear, uint8_t* into, uint32_t size, uint3
     return;
   }
   for (uint32_t done = 0; done < size;) {
-    const uint32_t piece = piece_size(page.gpa + done, size - done);
+    const uint32_t piece = piece_size(size - done);
     const uint64_t value = replay_mmio_read(c, page.gpa + done, piece);
     copy(into + done, &value, piece);
     done += piece;
@@ -128,7 +124,7 @@ void write_page(CpuState& c, uint64_t linear, const uint8_t* from, uint32_t size
     return;
   }
   for (uint32_t done = 0; done < size;) {
-    const uint32_t piece = piece_size(page.gpa + done, size - done);
+    const uint32_t piece = piece_size(size - done);
     uint64_t value = 0;
     copy(&value, from + done, piece);
     replay_mmio_write(c, page.gpa + done, piece, value);

@@ -136,8 +136,7 @@ void rt_slow_commit(CpuState* c) {
       if (!page.direct) mmu_written(*c, *page.slot, page.gpa, part);
     } else {
       for (uint32_t i = 0; i < part;) {
-        uint32_t piece = 8;
-        while (piece > part - i || ((page.gpa + i) & (piece - 1))) piece /= 2;
+        const uint32_t piece = part - i < 8 ? part - i : 8;
         replay_add_write(*c, page.gpa + i, piece, little_endian(bounce + done + i, piece));
         i += piece;
       }

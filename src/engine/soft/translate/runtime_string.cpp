@@ -188,6 +188,7 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
       done = 1;
     }
     set_register(*c, kRcx, count - done, form.address_width);
+    const bool exited = c->replay->count != 0;
     replay_commit(*c);
     if (compares) {
       const bool equal = c->flags_low & eflags::kZf;
@@ -196,8 +197,9 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     elements += done == 1 ? 1 : 64;
     if (count == done) return;
     // An interrupt or a kick between two iterations: the instruction starts again where it is.
+    // One that has been outside for an access looks each time: run() with immediate_exit completes just the pending element.
     const bool stop = c->key & key::kSingleStep || c->guest_debug_step;
-    if (stop || (elements >= 1024 && c->request.load(std::memory_order_relaxed))) {
+    if (stop || ((exited || elements >= 1024) && c->request.load(std::memory_order_relaxed))) {
       c->next_rip = c->rip;
       return;
     }

@@ -39,7 +39,7 @@ void replay_commit(CpuState& c);
 void replay_add_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value);
 void replay_drain(CpuState& c);
 
-// An MMIO access of at most 8 bytes, naturally aligned, or a port access of at most 4: the log first, then the chips, then an exit.
+// An MMIO access of at most 8 bytes or a port access of at most 4: the log first, then the chips, then an exit.
 uint64_t replay_mmio_read(CpuState& c, uint64_t gpa, uint32_t size);
 void replay_mmio_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value);
 uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size);

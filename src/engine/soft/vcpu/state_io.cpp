@@ -103,7 +103,8 @@ void poke(void* area, uint32_t offset, T value) {
 
 void clear_bytes(void* area, uint32_t first, uint32_t end) { std::memset(static_cast<uint8_t*>(area) + first, 0, end - first); }
 
-// Components whose XSTATE_BV bit is clear are in their initial state, whatever the area says.
+// Components whose XSTATE_BV bit is clear are in their initial state, whatever the area says. MXCSR is no part of that: XSAVE writes
+// it and XRSTOR reads it with either bit (SDM vol. 1, 13.7 and 13.8).
 void write_initial_components(void* area) {
   const auto present = peek<uint64_t>(area, kHeaderOffset);
   if (!(present & 1)) {
@@ -112,7 +113,6 @@ void write_initial_components(void* area) {
     poke(area, 0, kInitialFcw);
   }
   if (!(present & 2)) clear_bytes(area, 160, 416);
-  if (!(present & 6)) poke(area, kMxcsrOffset, kInitialMxcsr);
   if (!(present & 4)) clear_bytes(area, 576, kXsaveBytes);
 }
 
@@ -245,6 +245,7 @@ Result<> SoftVcpu::set_xsave(const Xsave& xsave) {
   if (peek<uint32_t>(xsave.region, kMxcsrOffset) & ~kMxcsrMask) return invalid("KVM_SET_XSAVE: reserved bits of MXCSR");
   std::memcpy(memory_.xsave, xsave.region, kXsaveBytes);
   write_initial_components(memory_.xsave);
+  if (!(peek<uint64_t>(xsave.region, kHeaderOffset) & 6)) poke(memory_.xsave, kMxcsrOffset, kInitialMxcsr);
   cpu_.x87_opcode = peek<uint16_t>(memory_.xsave, kFopOffset);
   cpu_.x87_ip = peek<uint64_t>(memory_.xsave, kFipOffset);
   cpu_.x87_dp = peek<uint64_t>(memory_.xsave, kFdpOffset);
