@@ -101,6 +101,7 @@ const char* excluded_mnemonic(const ZydisDecodedInstruction& info) {
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_XGETBV:
     case ZYDIS_MNEMONIC_RDPID: return "the guest's processor is another one";
+    case ZYDIS_MNEMONIC_INT1: return "where the host is itself a guest, its hypervisor reports this trap as a fault";
     case ZYDIS_MNEMONIC_INT:
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSENTER:

@@ -679,6 +679,8 @@ void Builder::aim_far_branch() {
   const uint64_t offset = pick_branch_target() - base;
   const unsigned width = i_.info.operand_width / 8;
   if (i_.info.meta.category == ZYDIS_CATEGORY_RET) {
+    // Processors differ in what they look at first when the released bytes end beyond the stack.
+    if (i_.info.raw.imm[0].size == 16) c_.bytes[i_.info.raw.imm[0].offset + 1] = 0;
     patch(stack_top(), &offset, width);
     return patch(stack_top() + width, &selector, 2);
   }
@@ -748,6 +750,8 @@ void Builder::build() {
       if (g != kRsp) s_.gpr[g] = r_.chance(50) ? kData + r_.below(kPage) : s_.gpr[g];
     }
   }
+  // As Native::kEspHigh16 says, whatever address ESP was to make.
+  if (c_.mode == Mode::Code16) s_.gpr[kRsp] = 0x20200000 | (s_.gpr[kRsp] & 0xffff);
   if (c_.trap_flag) s_.rflags |= kTf;
   patch_instruction();
 }
