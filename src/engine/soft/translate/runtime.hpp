@@ -9,6 +9,7 @@ namespace lodge::engine::soft {
 // Or'ed to the size of a memory operand.
 constexpr uint32_t kOperandStack = 1u << 31;   // a bad address is #SS, not #GP
 constexpr uint32_t kOperandLocked = 1u << 30;  // LOCK, or XCHG with memory
+constexpr uint32_t kOperandAligned = 1u << 29;  // misalignment is #GP, before the page walk
 constexpr uint32_t kOperandSize = 0xffff;
 
 enum class StringOp : uint32_t { Movs, Stos, Lods, Cmps, Scas, Ins, Outs };

@@ -26,11 +26,21 @@ void check_address(CpuState& c, uint64_t linear, uint32_t size) {
   }
 }
 
+// The host checks alignment itself once the copied instruction runs; but the check comes before a page fault.
+void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
+  if (!(size & kOperandAligned) || !(linear & ((size & kOperandSize) - 1))) return;
+  uint32_t mxcsr;
+  asm("stmxcsr %0" : "=m"(mxcsr));
+  constexpr uint32_t kMisalignedMode = 1 << 17;  // APM vol. 1, 4.3.2
+  if (!(mxcsr & kMisalignedMode)) raise(c, kGp, 0);
+}
+
 bool in_one_page(uint64_t linear, uint32_t bytes) { return (linear & (kPageSize - 1)) + bytes <= kPageSize; }
 
 // Everything but a TLB hit within one page.
 uint64_t pointer_slow(CpuState& c, uint64_t linear, uint32_t size, bool write) {
   check_address(c, linear, size);
+  check_natural_alignment(c, linear, size);
   if (!in_one_page(linear, size & kOperandSize)) unwind_to_loop(c, Unwind::SlowVariant);
   const DataPage page = mmu_resolve(c, linear, write, c.view);
   if (!page.host || (write && !page.direct)) unwind_to_loop(c, Unwind::SlowVariant);
@@ -86,6 +96,7 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
 
 uint64_t rt_slow_begin(CpuState* c, uint64_t linear, uint32_t size, uint32_t read, uint32_t write) {
   check_address(*c, linear, size);
+  check_natural_alignment(*c, linear, size);
   const uint32_t bytes = size & kOperandSize;
   c->slow_linear = linear;
   c->slow_size = bytes;

@@ -1,6 +1,7 @@
 // FXSAVE, XSAVE and x87 environments: the host's state is saved or loaded through an area of our own, whose x87 pointers are
 // exchanged for the guest's, since the host's would show where translated code lies (SDM vol. 1, ch. 8, 10.5 and 13).
 #include "engine/soft/cpu/access.hpp"
+#include "engine/soft/cpu/descriptor.hpp"
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/mmu/mmu.hpp"
@@ -41,7 +42,16 @@ uint8_t* host_area(CpuState& c) {
   return area;
 }
 
-void put_pointers(const CpuState& c, uint8_t* area, bool wide) {
+// AMD's processors save the pointers only of an exception that waits (APM vol. 2, 11.5.2), Intel's always.
+bool pointers_are_saved(CpuState& c, const uint8_t* area) { return !vendor_is_amd(c) || (get<uint16_t>(area + 2) & 0x80); }
+
+void put_pointers(CpuState& c, uint8_t* area, bool wide) {
+  if (!pointers_are_saved(c, area)) {
+    put<uint16_t>(area + 6, 0);
+    put<uint64_t>(area + 8, 0);
+    put<uint64_t>(area + 16, 0);
+    return;
+  }
   put<uint16_t>(area + 6, c.x87_opcode);
   if (wide) {
     put<uint64_t>(area + 8, c.x87_ip);
@@ -112,7 +122,8 @@ void xsave(CpuState& c, uint64_t linear, XsaveKind kind, bool wide) {
   const uint64_t old = compacted ? 0 : rt_load(&c, linear + kHeader, 8);
   uint8_t* const area = host_area(c);
   uint64_t in_use = get<uint64_t>(area + kHeader);
-  if (c.x87_ip | c.x87_dp | c.x87_opcode) in_use |= kX87;  // the guest's pointers are not in their initial state
+  // Pointers that are not in their initial state count where they are saved.
+  if ((c.x87_ip | c.x87_dp | c.x87_opcode) && pointers_are_saved(c, area)) in_use |= kX87;
   put_pointers(c, area, wide);
   const bool skip_initial = kind != XsaveKind::Xsave;
   const uint64_t written = requested & (skip_initial ? in_use : ~uint64_t{0});

@@ -59,6 +59,30 @@ RegisterUse register_use(const Instruction& in) {
   return use;
 }
 
+// Memory operands that must be aligned to their size (SDM vol. 2, exception types 1, 2 and 4; CMPXCHG16B).
+bool needs_alignment(const Instruction& in, uint32_t bytes) {
+  if (bytes != 16 && bytes != 32) return false;
+  switch (in.mnemonic()) {
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA: return true;
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+    default: return in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+  }
+}
+
 // A low host register that the instruction does not name. RBP does not serve as a plain base, RAX carries the flags. No copied
 // instruction names more than four (CMPXCHG8B), and then not RSI, RDI or RBP.
 Host choose(uint32_t& taken) {
@@ -86,6 +110,7 @@ Tier1::MemoryUse Tier1::memory_use(const Instruction& in) const {
     if (operand.actions & ZYDIS_OPERAND_ACTION_CONDWRITE) use.read = use.write = true;
   }
   if (!use.operand) return use;
+  if (needs_alignment(in, use.size)) use.size |= kOperandAligned;
   if (stack_segment(*use.operand)) use.size |= kOperandStack;
   if (in.locked() || in.mnemonic() == ZYDIS_MNEMONIC_XCHG) use.size |= kOperandLocked;
   return use;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "engine/soft/cpu/debug.hpp"
+#include "engine/soft/cpu/descriptor.hpp"
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/system.hpp"
 #include "engine/soft/irqchip/lapic.hpp"
@@ -83,7 +84,7 @@ bool pae_paging(const CpuState& c) { return (c.cr0 & cr0::kPg) && (c.cr4 & cr4::
 
 // --- XSAVE area (SDM vol. 1, 13.4)
 
-constexpr uint32_t kFipOffset = 8, kFdpOffset = 16, kFopOffset = 6, kMxcsrOffset = 24, kMxcsrMaskOffset = 28, kHeaderOffset = 512,
+constexpr uint32_t kFswOffset = 2, kFipOffset = 8, kFdpOffset = 16, kFopOffset = 6, kMxcsrOffset = 24, kMxcsrMaskOffset = 28, kHeaderOffset = 512,
                    kXsaveBytes = 832;
 constexpr uint64_t kXsaveComponents = 7;  // x87, SSE, AVX
 constexpr uint32_t kMxcsrMask = 0xffff;
@@ -229,9 +230,11 @@ Result<Xsave> SoftVcpu::get_xsave() {
   Xsave xsave = {};
   std::memcpy(xsave.region, memory_.xsave, kXsaveBytes);
   write_initial_components(xsave.region);
-  poke(xsave.region, kFopOffset, cpu_.x87_opcode);
-  poke(xsave.region, kFipOffset, cpu_.x87_ip);
-  poke(xsave.region, kFdpOffset, cpu_.x87_dp);
+  const bool waiting_error = peek<uint16_t>(xsave.region, kFswOffset) & 0x80;
+  const bool saved = waiting_error || !vendor_is_amd(cpu_);  // as XSAVE does it (translate/runtime_xstate.cpp)
+  poke(xsave.region, kFopOffset, static_cast<uint16_t>(saved ? cpu_.x87_opcode : 0));
+  poke(xsave.region, kFipOffset, saved ? cpu_.x87_ip : 0);
+  poke(xsave.region, kFdpOffset, saved ? cpu_.x87_dp : 0);
   poke(xsave.region, kMxcsrMaskOffset, kMxcsrMask);
   // All of it is spelled out, so all of it may count.
   poke(xsave.region, kHeaderOffset, kXsaveComponents);
