@@ -118,6 +118,11 @@ const char* excluded_mnemonic(const ZydisDecodedInstruction& info) {
 
 const char* excluded_form(Mode mode, const Instruction& i) {
   const ZydisInstructionAttributes a = i.info.attributes;
+  const bool is_loop = i.info.mnemonic == ZYDIS_MNEMONIC_LOOPE || i.info.mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+  for (size_t k = 0; is_loop && k < i.info.raw.prefix_count; ++k) {
+    // An AMD one takes F2 before LOOPE for LOOPNE, and the other way round.
+    if ((i.info.raw.prefixes[k].value & 0xfe) == 0xf2) return "a REP prefix on LOOPE or LOOPNE is reserved";
+  }
   if (mode == Mode::Code64 && i.info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (a & ZYDIS_ATTRIB_HAS_OPERANDSIZE)) {
     return "a near branch with an operand-size prefix depends on the vendor in 64-bit code";
   }

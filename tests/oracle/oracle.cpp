@@ -111,6 +111,8 @@ void invalid_opcode(const Case& test, Outcome& out) {
   constexpr uint64_t kResumeFlag = 1 << 16;
   out.state = test.initial;
   normalise(out.state.vectors);
+  out.state.vectors.fop = 0;  // as differences() wants error pointers that it shall not compare
+  out.state.vectors.fip = out.state.vectors.fdp = 0;
   out.state.rflags |= kResumeFlag;
   out.vector = 6;
   out.error = 0;
@@ -175,6 +177,10 @@ Result<> Oracle::run_case(const Case& test, Forms& forms) {
     if (!test.never_offered) key = form_key(test.mode, i);
   } else if (!o_.filter.empty()) {
     return {};
+  }
+  if (o_.verbose) {
+    fmt::print("--mode {} --case {:#x}: ", bits(test.mode), test.seed);
+    std::fflush(stdout);
   }
   if (test.never_offered) {
     if (o_.native) return {};
