@@ -372,11 +372,13 @@ uint64_t Builder::segment_base(ZydisRegister segment) const {
 void Builder::place_code() {
   const uint64_t end = kCode + 2 * kPage;
   uint64_t at = kCode + 64 + r_.below(2 * kPage - 128);
+  // Processors differ in how much of these they fetch.
+  const bool no_fetch_fault = c_.never_offered || is(ZYDIS_MNEMONIC_UD0) || is(ZYDIS_MNEMONIC_UD1);
   switch (r_.below(16)) {
     case 0: at = kCode + kPage - r_.below(c_.length + 1u); break;  // across the two pages
     case 1: at = end - c_.length; break;                           // the next instruction's fetch faults
     case 2:
-      if (r_.chance(25) && !c_.never_offered) at = end - r_.below(c_.length + 1u);  // its own fetch faults
+      if (r_.chance(25) && !no_fetch_fault) at = end - r_.below(c_.length + 1u);  // its own fetch faults
       break;
     default: break;
   }
@@ -674,7 +676,9 @@ uint64_t Builder::effective_address(const ZydisDecodedOperand& op) {
 }
 
 void Builder::aim_far_branch() {
-  const uint16_t selector = r_.pick(kCodeSelectors);
+  uint16_t selector = r_.pick(kCodeSelectors);
+  // Which stack a far CALL from 16-bit into 64-bit code pushes to, that of the old or of the new mode, differs too.
+  if (c_.mode == Mode::Code16 && is(ZYDIS_MNEMONIC_CALL) && selector == kSelUserCode64) selector = kSelUserCode32;
   const uint64_t base = selector == kSelUserCode64 ? 0 : descriptor_base(descriptor_of(selector));
   const uint64_t offset = pick_branch_target() - base;
   const unsigned width = i_.info.operand_width / 8;

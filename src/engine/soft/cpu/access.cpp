@@ -1,5 +1,7 @@
 #include "engine/soft/cpu/access.hpp"
 
+#include "engine/soft/cpu/mode.hpp"
+
 #include "engine/soft/cpu/descriptor.hpp"
 
 namespace lodge::engine::soft {
@@ -61,9 +63,20 @@ uint64_t stack_linear(CpuState& c, const Stack& stack, uint64_t offset, uint32_t
   return (stack.ss.base + offset) & 0xffffffff;
 }
 
+namespace {
+
+// #AC for the stack accesses of instructions at CPL 3 (SDM vol. 3, 6.15).
+void check_stack_alignment(CpuState& c, uint64_t linear, uint32_t size) {
+  if ((c.key & key::kAlignmentCheck) && (linear & (size - 1))) raise(c, kAc, 0);
+}
+
+}  // namespace
+
 uint64_t stack_peek(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size) {
   uint64_t value = 0;
-  mmu_read(c, stack_linear(c, stack, stack.rsp + depth, size), &value, size);
+  const uint64_t linear = stack_linear(c, stack, stack.rsp + depth, size);
+  if (!stack.system) check_stack_alignment(c, linear, size);
+  mmu_read(c, linear, &value, size);
   return value;
 }
 
@@ -94,7 +107,9 @@ uint64_t write_frame(CpuState& c, const Stack& stack, const Frame& frame) {
 
 void push(CpuState& c, uint64_t value, uint32_t size) {
   const Stack stack = current_stack(c);
-  mmu_write(c, stack_linear(c, stack, stack.rsp - size, size), &value, size);
+  const uint64_t linear = stack_linear(c, stack, stack.rsp - size, size);
+  check_stack_alignment(c, linear, size);
+  mmu_write(c, linear, &value, size);
   set_rsp(c, stack.rsp - size);
 }
 

@@ -221,7 +221,8 @@ uint64_t sys_lar(CpuState* cpu, uint32_t selector, uint64_t old, uint32_t operan
   const bool ok =
       !null_selector(selector) && fetch_descriptor(c, selector, d) && (d.segment() || lar_type(c, d.type())) && visible(c, selector, d);
   set_zf(c, ok);
-  return ok ? merge(old, d.high & 0x00f0ff00, operand_size) : old;
+  // Bits 19:16 are undefined (SDM vol. 2A, LAR); the processors at hand leave the limit's there.
+  return ok ? merge(old, d.high & 0x00ffff00, operand_size) : old;
 }
 
 uint64_t sys_lsl(CpuState* cpu, uint32_t selector, uint64_t old, uint32_t operand_size) {

@@ -160,7 +160,7 @@ struct alignas(64) CpuState {
   bool nmi_blocked;  // from an NMI's delivery to IRET
   bool halted;
   bool smm;
-  bool slow_variant;  // the running instruction is its bounce-buffer form
+  bool slow_variant;    // the running instruction is its bounce-buffer form
   bool step_cancelled;  // the instruction cleared TF by entering a handler: no single-step trap follows it (debug_trap_pending)
   bool rf_loaded;       // IRET loaded RF for the next instruction: its own completion does not clear it
 
@@ -199,16 +199,16 @@ struct alignas(64) CpuState {
   // The access of the running slow-variant instruction (translate/helpers.cpp).
   uint64_t slow_linear;
   uint32_t slow_size;
-  bool slow_direct;             // the operand is guest RAM itself, not the bounce buffer
-  bool slow_exclusive;          // other vCPUs stand still until the access is committed
-  bool events_waiting;          // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
-  bool guest_debug_step;        // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
-  uint8_t* slow_host[2];        // of an exclusive access: RAM on both sides of the page boundary
-  uint64_t block_rip;  // where the running translation began
+  bool slow_direct;       // the operand is guest RAM itself, not the bounce buffer
+  bool slow_exclusive;    // other vCPUs stand still until the access is committed
+  bool events_waiting;    // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
+  bool guest_debug_step;  // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
+  uint8_t* slow_host[2];  // of an exclusive access: RAM on both sides of the page boundary
+  uint64_t block_rip;     // where the running translation began
 
   // x87's last instruction and operand: the host's own would show host addresses.
   uint64_t x87_ip, x87_dp;
-  uint16_t x87_opcode, x87_cs, x87_ds, reserved3;
+  uint16_t x87_opcode, reserved3[3];
 
   // Scratch of translated code and helpers: operands spilled for a helper, and the bounce buffer, whose users keep the
   // guest address's alignment modulo 64.

@@ -41,8 +41,6 @@ bool write_is_direct(const Slot& slot, uint64_t gpa) {
   return true;
 }
 
-
-
 // MMIO goes out in pieces of at most eight bytes, however aligned, as KVM splits it.
 uint32_t piece_size(uint32_t left) { return left < 8 ? left : 8; }
 
@@ -73,7 +71,8 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
 void mmu_written(CpuState& c, const Slot& slot, uint64_t gpa, uint32_t length) {
   const uint64_t page = (gpa - slot.gpa) >> 12;
   if (slot.dirty) slot.dirty[page >> 6].fetch_or(uint64_t{1} << (page & 63), std::memory_order_relaxed);
-  if (slot.page_flags && (slot.page_flags[page].load(std::memory_order_seq_cst) & kPageCode)) code_written(c, slot.host + (gpa - slot.gpa), length);
+  if (slot.page_flags && (slot.page_flags[page].load(std::memory_order_seq_cst) & kPageCode))
+    code_written(c, slot.host + (gpa - slot.gpa), length);
 }
 
 FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
@@ -159,7 +158,8 @@ void write_view(CpuState& c, uint64_t linear, const void* from, uint32_t size, u
 }
 
 void read_view(CpuState& c, uint64_t linear, void* into, uint32_t size, uint32_t view) {
-  by_page(c, linear, size, [&](uint64_t at, uint32_t done, uint32_t part) { read_page(c, at, static_cast<uint8_t*>(into) + done, part, view); });
+  by_page(c, linear, size,
+          [&](uint64_t at, uint32_t done, uint32_t part) { read_page(c, at, static_cast<uint8_t*>(into) + done, part, view); });
 }
 
 // The processor's own accesses are supervisor accesses even at CPL 3; SMAP applies to them whatever EFLAGS.AC says.

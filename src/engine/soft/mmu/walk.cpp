@@ -7,7 +7,8 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint64_t kPresentBit = 1, kWriteBit = 2, kUserBit = 4, kAccessedBit = 32, kDirtyBit = 64, kLargeBit = 128, kNxBit = uint64_t{1} << 63;
+constexpr uint64_t kPresentBit = 1, kWriteBit = 2, kUserBit = 4, kAccessedBit = 32, kDirtyBit = 64, kLargeBit = 128,
+                   kNxBit = uint64_t{1} << 63;
 constexpr uint64_t kAddressMask = ((uint64_t{1} << kPhysicalBits) - 1) & kPageMask;
 constexpr uint64_t kReservedHigh = ((uint64_t{1} << 52) - 1) & ~((uint64_t{1} << kPhysicalBits) - 1);
 
@@ -32,7 +33,8 @@ T load(const EntryPlace& place) {
 template <typename T>
 bool set_bits(CpuState* c, const EntryPlace& place, T seen, T bits) {
   if ((seen & bits) == bits || !place.host || (place.slot->flags & 2 /* KVM_MEM_READONLY */)) return true;
-  if (!__atomic_compare_exchange_n(reinterpret_cast<T*>(place.host), &seen, static_cast<T>(seen | bits), false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+  if (!__atomic_compare_exchange_n(reinterpret_cast<T*>(place.host), &seen, static_cast<T>(seen | bits), false, __ATOMIC_SEQ_CST,
+                                   __ATOMIC_RELAXED))
     return false;
   if (c) mmu_written(*c, *place.slot, place.gpa, sizeof(T));
   return true;

@@ -22,8 +22,10 @@ class Assembler {
   [[nodiscard]] bool full() const { return overflow_; }
 
   void byte(uint8_t b) {
-    if (at_ < end_) *at_++ = b;
-    else overflow_ = true;
+    if (at_ < end_)
+      *at_++ = b;
+    else
+      overflow_ = true;
   }
   void bytes(const void* from, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) byte(static_cast<const uint8_t*>(from)[i]);
@@ -35,9 +37,12 @@ class Assembler {
   void load(Host r, uint32_t offset, uint32_t size = 8) {  // 1 and 2 zero-extend
     byte(0x65);
     rex(size == 8, r, 0, 0);
-    if (size == 1) byte(0x0f), byte(0xb6);
-    else if (size == 2) byte(0x0f), byte(0xb7);
-    else byte(0x8b);
+    if (size == 1)
+      byte(0x0f), byte(0xb6);
+    else if (size == 2)
+      byte(0x0f), byte(0xb7);
+    else
+      byte(0x8b);
     absolute(r, offset);
   }
   void store(uint32_t offset, Host r, uint32_t size = 8) {

@@ -192,9 +192,12 @@ struct Bytes {
     uint32_t n = 0;
     for (; n < ZYDIS_MAX_INSTRUCTION_LENGTH; ++n) {
       const uint32_t i = offset + n;
-      if (i < first_room) into[n] = first[i];
-      else if (second) into[n] = second[i - first_room];
-      else break;
+      if (i < first_room)
+        into[n] = first[i];
+      else if (second)
+        into[n] = second[i - first_room];
+      else
+        break;
     }
     return n;
   }
@@ -236,8 +239,10 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block) {
         return true;
       }
     } else {
-      if (status == DecodeStatus::Invalid) tier.emit_raise(kUd);
-      else tier.emit_raise_error(kGp, 0);
+      if (status == DecodeStatus::Invalid)
+        tier.emit_raise(kUd);
+      else
+        tier.emit_raise_error(kGp, 0);
       ended = true;
     }
     offset += length;
@@ -273,7 +278,9 @@ void insert(CodeCache& cache, const TranslateRequest& request, Block& built, con
 bool known(const CodeCache& cache, const TranslateRequest& request) {
   for (Block* block = cache.index.bucket[CodeIndex::hash(request.host_pc, request.key)].load(std::memory_order_relaxed); block;
        block = block->next.load(std::memory_order_relaxed))
-    if (block->host_pc == request.host_pc && block->key == request.key && (!block->second_page || block->second_page == request.second_page)) return true;
+    if (block->host_pc == request.host_pc && block->key == request.key &&
+        (!block->second_page || block->second_page == request.second_page))
+      return true;
   return false;
 }
 

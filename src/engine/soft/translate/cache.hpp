@@ -21,14 +21,14 @@ namespace lodge::engine::soft {
 constexpr uint32_t kMaxInstructionsPerBlock = 32;
 
 struct Block {
-  const uint8_t* host_pc;        // the guest's bytes
-  const uint8_t* second_page;    // host page of the part beyond the first page's end; null when the block lies in one page
-  const uint8_t* code;           // executable
-  std::atomic<Block*> next;      // in the bucket
+  const uint8_t* host_pc;      // the guest's bytes
+  const uint8_t* second_page;  // host page of the part beyond the first page's end; null when the block lies in one page
+  const uint8_t* code;         // executable
+  std::atomic<Block*> next;    // in the bucket
   std::atomic<bool> valid;
-  uint32_t key;                  // as looked up, with kKeySingle and kKeySlow
-  uint16_t length;               // guest bytes
-  uint16_t count;                // guest instructions
+  uint32_t key;                              // as looked up, with kKeySingle and kKeySlow
+  uint16_t length;                           // guest bytes
+  uint16_t count;                            // guest instructions
   uint8_t offset[kMaxInstructionsPerBlock];  // of each instruction (a block is at most 255 bytes long but for its last instruction)
 };
 
@@ -65,7 +65,7 @@ CodeIndex& code_index(CodeCache* cache);
 struct TranslateRequest {
   CpuState* c;
   const uint8_t* host_pc;
-  const uint8_t* second_page;       // when known
+  const uint8_t* second_page;        // when known
   std::atomic<uint8_t>* page_flags;  // of the first page
   std::atomic<uint8_t>* second_flags;
   uint32_t key;

@@ -34,6 +34,9 @@ DecodeStatus decode(uint32_t key, const uint8_t* bytes, uint32_t available, Inst
 // Whether the guest's CPUID offers what the instruction belongs to (cpuid/): what is not offered is #UD, even where the host has it.
 bool offered(const Instruction& instruction);
 
+// The vendor of the host's processor, which is also the guest's.
+bool host_is_amd();
+
 // Number of a general register (0-15) in any of its widths, -1 for other registers; AH to BH count as 0 to 3.
 int gpr_index(ZydisRegister reg);
 bool is_high_byte(ZydisRegister reg);

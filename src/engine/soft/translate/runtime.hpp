@@ -7,8 +7,8 @@
 namespace lodge::engine::soft {
 
 // Or'ed to the size of a memory operand.
-constexpr uint32_t kOperandStack = 1u << 31;   // a bad address is #SS, not #GP
-constexpr uint32_t kOperandLocked = 1u << 30;  // LOCK, or XCHG with memory
+constexpr uint32_t kOperandStack = 1u << 31;    // a bad address is #SS, not #GP
+constexpr uint32_t kOperandLocked = 1u << 30;   // LOCK, or XCHG with memory
 constexpr uint32_t kOperandAligned = 1u << 29;  // misalignment is #GP, before the page walk
 constexpr uint32_t kOperandSize = 0xffff;
 
@@ -40,13 +40,16 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size);  // also
 // The slow variant: the operand's host address, in guest RAM or in the bounce buffer; then its commit.
 uint64_t rt_slow_begin(CpuState* c, uint64_t linear, uint32_t size, uint32_t read, uint32_t write);
 void rt_slow_commit(CpuState* c);
+// #GP for a misaligned kOperandAligned operand.
+void rt_check_aligned(CpuState* c, uint64_t linear, uint32_t size);
+// #AC under EFLAGS.AC (SDM vol. 3, table 6-7), after what comes before it.
 void rt_check_alignment(CpuState* c, uint64_t linear, uint32_t size);
 
 uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size);  // zero-extended
 void rt_store(CpuState* c, uint64_t linear, uint32_t size, uint64_t value);
 void rt_push(CpuState* c, uint64_t value, uint32_t size);
-uint64_t rt_peek(CpuState* c, uint32_t size);          // the value at the top of the stack
-void rt_drop(CpuState* c, uint32_t size);              // RSP += size in the stack's width
+uint64_t rt_peek(CpuState* c, uint32_t size);  // the value at the top of the stack
+void rt_drop(CpuState* c, uint32_t size);      // RSP += size in the stack's width
 uint64_t rt_pop(CpuState* c, uint32_t size);
 
 // Near transfers: operand_size in bytes; they set next_rip.
@@ -85,8 +88,8 @@ void rt_masked_store(CpuState* c, uint64_t linear, uint32_t element, uint32_t to
 struct GatherForm {
   uint8_t index_size, element_size, count, scale_shift, address_width, segment;
   [[nodiscard]] uint64_t pack() const {
-    return index_size | static_cast<uint64_t>(element_size) << 8 | static_cast<uint64_t>(count) << 16 | static_cast<uint64_t>(scale_shift) << 24 |
-           static_cast<uint64_t>(address_width) << 32 | static_cast<uint64_t>(segment) << 40;
+    return index_size | static_cast<uint64_t>(element_size) << 8 | static_cast<uint64_t>(count) << 16 |
+           static_cast<uint64_t>(scale_shift) << 24 | static_cast<uint64_t>(address_width) << 32 | static_cast<uint64_t>(segment) << 40;
   }
   static GatherForm unpack(uint64_t v) {
     return {static_cast<uint8_t>(v),       static_cast<uint8_t>(v >> 8),  static_cast<uint8_t>(v >> 16),

@@ -35,6 +35,13 @@ void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   if (!(mxcsr & kMisalignedMode)) raise(c, kGp, 0);
 }
 
+// #AC: natural alignment, that of eight bytes for ten-byte operands. Called with key::kAlignmentCheck set.
+void check_alignment(CpuState& c, uint64_t linear, uint32_t size) {
+  const uint32_t bytes = size & kOperandSize;
+  const uint32_t alignment = bytes == 10 ? 8 : bytes & (0 - bytes);
+  if (linear & (alignment - 1)) raise(c, kAc, 0);
+}
+
 bool in_one_page(uint64_t linear, uint32_t bytes) { return (linear & (kPageSize - 1)) + bytes <= kPageSize; }
 
 // Everything but a TLB hit within one page.
@@ -84,13 +91,15 @@ extern "C" {
 uint64_t rt_read_pointer(CpuState* c, uint64_t linear, uint32_t size) {
   const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(linear)];
   // The last byte's page decides: if the operand leaves the entry's page, the tags differ.
-  if (entry.read_tag == ((linear + (size & kOperandSize) - 1) & kPageMask)) [[likely]] return linear + entry.addend;
+  if (entry.read_tag == ((linear + (size & kOperandSize) - 1) & kPageMask)) [[likely]]
+    return linear + entry.addend;
   return pointer_slow(*c, linear, size, false);
 }
 
 uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
   const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(linear)];
-  if (entry.write_tag == ((linear + (size & kOperandSize) - 1) & kPageMask)) [[likely]] return linear + entry.addend;
+  if (entry.write_tag == ((linear + (size & kOperandSize) - 1) & kPageMask)) [[likely]]
+    return linear + entry.addend;
   return pointer_slow(*c, linear, size, true);
 }
 
@@ -157,12 +166,17 @@ void rt_slow_commit(CpuState* c) {
   replay_drain(*c);
 }
 
+void rt_check_aligned(CpuState* c, uint64_t linear, uint32_t size) { check_natural_alignment(*c, linear, size); }
+
 void rt_check_alignment(CpuState* c, uint64_t linear, uint32_t size) {
-  if (linear & (size - 1)) raise(*c, kAc, 0);
+  check_address(*c, linear, size);
+  check_natural_alignment(*c, linear, size);
+  check_alignment(*c, linear, size);
 }
 
 uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size) {
   check_address(*c, linear, size);
+  if (c->key & key::kAlignmentCheck) check_alignment(*c, linear, size);
   if (c->key & key::kSingleStep) debug_note_access(*c, linear, size & kOperandSize, false);
   uint64_t value = 0;
   mmu_read(*c, linear, &value, size & kOperandSize);
@@ -171,12 +185,13 @@ uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size) {
 
 void rt_store(CpuState* c, uint64_t linear, uint32_t size, uint64_t value) {
   check_address(*c, linear, size);
+  if (c->key & key::kAlignmentCheck) check_alignment(*c, linear, size);
   if (c->key & key::kSingleStep) debug_note_access(*c, linear, size & kOperandSize, true);
   mmu_write(*c, linear, &value, size & kOperandSize);
 }
 
 void rt_push(CpuState* c, uint64_t value, uint32_t size) {
-  if (!code64(*c) || (c->key & key::kSingleStep)) return push(*c, value, size);
+  if (!code64(*c) || (c->key & (key::kSingleStep | key::kAlignmentCheck))) return push(*c, value, size);
   const uint64_t at = c->gpr[kRsp] - size;
   const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(at)];
   if (size == 8 && entry.write_tag == ((at + 7) & kPageMask)) [[likely]] {
@@ -197,7 +212,7 @@ uint64_t rt_peek(CpuState* c, uint32_t size) {
 void rt_drop(CpuState* c, uint32_t size) { set_rsp(*c, c->gpr[kRsp] + size); }
 
 uint64_t rt_pop(CpuState* c, uint32_t size) {
-  if (size == 8 && !(c->key & key::kSingleStep)) {  // 64-bit code only
+  if (size == 8 && !(c->key & (key::kSingleStep | key::kAlignmentCheck))) {  // 64-bit code only
     const uint64_t at = c->gpr[kRsp];
     const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(at)];
     if (entry.read_tag == ((at + 7) & kPageMask)) [[likely]] {

@@ -16,8 +16,10 @@ namespace {
 uint64_t width_mask(uint32_t bytes) { return bytes == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1; }
 
 void set_register(CpuState& c, Gpr r, uint64_t value, uint32_t width) {
-  if (width == 2) c.gpr[r] = (c.gpr[r] & ~uint64_t{0xffff}) | (value & 0xffff);
-  else c.gpr[r] = value & width_mask(width);
+  if (width == 2)
+    c.gpr[r] = (c.gpr[r] & ~uint64_t{0xffff}) | (value & 0xffff);
+  else
+    c.gpr[r] = value & width_mask(width);
 }
 
 // Flags of a - b, by the host.
@@ -35,8 +37,10 @@ uint64_t load_element(CpuState& c, uint64_t linear, uint32_t size) { return rt_l
 
 uint64_t accumulator(const CpuState& c, uint32_t size) { return c.gpr[kRax] & width_mask(size); }
 void set_accumulator(CpuState& c, uint64_t value, uint32_t size) {
-  if (size >= 4) c.gpr[kRax] = value & width_mask(size);
-  else c.gpr[kRax] = (c.gpr[kRax] & ~width_mask(size)) | (value & width_mask(size));
+  if (size >= 4)
+    c.gpr[kRax] = value & width_mask(size);
+  else
+    c.gpr[kRax] = (c.gpr[kRax] & ~width_mask(size)) | (value & width_mask(size));
 }
 
 // One iteration; registers other than RCX are updated here.
@@ -63,8 +67,9 @@ void iterate(CpuState& c, const StringForm& form) {
       advance(kRsi);
       break;
     case StringOp::Cmps: {
-      const uint64_t a = load_element(c, segment_linear(c, form.segment, source, size, false), size);
+      // When both fault, the processors at hand report the one at ES:[rDI].
       const uint64_t b = load_element(c, segment_linear(c, kEs, destination, size, false), size);
+      const uint64_t a = load_element(c, segment_linear(c, form.segment, source, size, false), size);
       compare(c, a, b, size);
       advance(kRsi);
       advance(kRdi);
@@ -173,7 +178,8 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     return;
   }
   const uint64_t mask = width_mask(form.address_width);
-  const bool runs = (form.op == StringOp::Movs || form.op == StringOp::Stos) && !(c->eflags_system & eflags::kDf) && !(c->key & key::kSingleStep);
+  const bool runs = (form.op == StringOp::Movs || form.op == StringOp::Stos) && !(c->eflags_system & eflags::kDf) &&
+                    !(c->key & (key::kSingleStep | key::kAlignmentCheck));
   const bool compares = form.op == StringOp::Cmps || form.op == StringOp::Scas;
   uint32_t elements = 0;  // one at a time since the last look at requests
   for (;;) {

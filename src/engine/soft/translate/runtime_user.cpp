@@ -12,8 +12,10 @@ namespace {
 uint64_t width_mask(uint32_t bytes) { return bytes == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1; }
 
 void write_register(CpuState& c, uint32_t r, uint64_t value, uint32_t size) {
-  if (size >= 4) c.gpr[r] = value & width_mask(size);
-  else c.gpr[r] = (c.gpr[r] & ~width_mask(size)) | (value & width_mask(size));
+  if (size >= 4)
+    c.gpr[r] = value & width_mask(size);
+  else
+    c.gpr[r] = (c.gpr[r] & ~width_mask(size)) | (value & width_mask(size));
 }
 
 uint8_t al(const CpuState& c) { return static_cast<uint8_t>(c.gpr[kRax]); }
@@ -33,33 +35,28 @@ void set_result_flags(CpuState& c, uint8_t result, bool cf, bool af, bool of) {
 
 extern "C" {
 
-// ENTER (SDM vol. 2A). The final stack pointer must be writable before anything changes.
+// ENTER (SDM vol. 2A). Frame pointers are copied one by one, since the frames may overlap; the registers change last, so that a
+// fault leaves nothing but bytes below the stack pointer.
 void rt_enter(CpuState* c, uint32_t operand_size, uint32_t frame, uint32_t level) {
   level &= 31;
-  const uint32_t stack = stack_width(*c);
-  const uint64_t saved_rsp = c->gpr[kRsp];
-  const uint64_t first = (saved_rsp - operand_size) & width_mask(stack);
-  // The stack pointer is put back before each access that may fault, so that the instruction starts again whole.
-  struct Frame {
-    uint64_t values[32];
-  } copies;
+  const uint64_t mask = width_mask(stack_width(*c));
+  uint64_t top = c->gpr[kRsp];
+  const auto push_value = [&](uint64_t value) {
+    top -= operand_size;
+    rt_store(c, segment_linear(*c, kSs, top & mask, operand_size, true), operand_size | kOperandStack, value);
+  };
+  push_value(c->gpr[kRbp]);
+  const uint64_t frame_pointer = top;
   for (uint32_t i = 1; i < level; ++i) {
-    const uint64_t at = (c->gpr[kRbp] - i * operand_size) & width_mask(stack);
-    mmu_read(*c, segment_linear(*c, kSs, at, operand_size, false), &copies.values[i], operand_size);
+    const uint64_t at = (c->gpr[kRbp] - i * operand_size) & mask;
+    push_value(rt_load(c, segment_linear(*c, kSs, at, operand_size, false), operand_size | kOperandStack));
   }
-  const uint32_t words = 1 + level;
-  const uint64_t last = (saved_rsp - static_cast<uint64_t>(words) * operand_size - frame) & width_mask(stack);
-  mmu_probe_write(*c, segment_linear(*c, kSs, last, operand_size, true), operand_size, false);
-  const uint64_t lowest_push = (saved_rsp - static_cast<uint64_t>(words) * operand_size) & width_mask(stack);
-  mmu_probe_write(*c, segment_linear(*c, kSs, lowest_push, operand_size, true), operand_size, false);
-  mmu_probe_write(*c, segment_linear(*c, kSs, first, operand_size, true), operand_size, false);
-  const uint64_t old_rbp = c->gpr[kRbp];
-  push(*c, old_rbp, operand_size);
-  const uint64_t frame_pointer = c->gpr[kRsp];
-  for (uint32_t i = 1; i < level; ++i) push(*c, copies.values[i], operand_size);
-  if (level) push(*c, frame_pointer, operand_size);
-  write_register(*c, kRbp, frame_pointer, operand_size == 2 ? 2 : stack == 2 ? 2 : operand_size);
-  set_rsp(*c, c->gpr[kRsp] - frame);
+  if (level) push_value(frame_pointer);
+  top -= frame;
+  // The new top of the stack must be writable.
+  mmu_probe_write(*c, segment_linear(*c, kSs, top & mask, operand_size, true), operand_size, false);
+  write_register(*c, kRbp, frame_pointer & (mask | ~width_mask(operand_size)), operand_size == 2 ? 2 : operand_size);
+  set_rsp(*c, top);
 }
 
 void rt_leave(CpuState* c, uint32_t operand_size) {
@@ -107,31 +104,33 @@ void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_siz
   if (i < l || i > h) raise(*c, kBr);
 }
 
-// SDM vol. 2A; flags it leaves undefined are as the processors at hand set them.
+// SDM vol. 2A; flags it leaves undefined are those of the additions by which the processors at hand carry it out.
 void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate) {
   const bool cf = c->flags_low & eflags::kCf, af = c->flags_low & eflags::kAf;
   const uint8_t a = al(*c);
+  const auto add_overflows = [](uint8_t x, uint8_t y) { return ((~(x ^ y) & (x ^ (x + y))) & 0x80) != 0; };
+  const auto subtract_overflows = [](uint8_t x, uint8_t y) { return (((x ^ y) & (x ^ (x - y))) & 0x80) != 0; };
   switch (opcode) {
     case 0x27:    // DAA
     case 0x2f: {  // DAS
       const bool subtract = opcode == 0x2f;
       const bool adjust_low = (a & 15) > 9 || af, adjust_high = a > 0x99 || cf;
-      bool carry = adjust_high;
       const uint8_t delta = static_cast<uint8_t>((adjust_low ? 6 : 0) + (adjust_high ? 0x60 : 0));
-      if (subtract && adjust_low && !adjust_high && a < 6) carry = true;
+      const bool carry = adjust_high || (subtract && adjust_low && a < 6);
       const uint8_t result = static_cast<uint8_t>(subtract ? a - delta : a + delta);
       write_register(*c, kRax, static_cast<uint64_t>(ah(*c)) << 8 | result, 2);
-      set_result_flags(*c, result, carry, adjust_low, false);
+      set_result_flags(*c, result, carry, adjust_low, subtract ? subtract_overflows(a, delta) : add_overflows(a, delta));
       break;
     }
     case 0x37:    // AAA
     case 0x3f: {  // AAS
+      const bool subtract = opcode == 0x3f;
       const bool adjust = (a & 15) > 9 || af;
       uint16_t ax = static_cast<uint16_t>(c->gpr[kRax]);
-      if (adjust) ax = static_cast<uint16_t>(opcode == 0x37 ? ax + 0x106 : ax - 0x106);
-      ax &= 0xff0f;
-      write_register(*c, kRax, ax, 2);
-      set_result_flags(*c, static_cast<uint8_t>(ax), adjust, adjust, false);
+      if (adjust) ax = static_cast<uint16_t>(subtract ? ax - 0x106 : ax + 0x106);
+      const uint8_t sum = static_cast<uint8_t>(ax);
+      write_register(*c, kRax, ax & 0xff0f, 2);
+      set_result_flags(*c, sum, adjust, adjust, adjust && (subtract ? subtract_overflows(a, 6) : add_overflows(a, 6)));
       break;
     }
     case 0xd4: {  // AAM
@@ -142,9 +141,10 @@ void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate) {
       break;
     }
     case 0xd5: {  // AAD
-      const uint8_t result = static_cast<uint8_t>(a + ah(*c) * static_cast<uint8_t>(immediate));
+      const uint8_t product = static_cast<uint8_t>(ah(*c) * static_cast<uint8_t>(immediate));
+      const uint8_t result = static_cast<uint8_t>(a + product);
       set_ax(*c, 0, result);
-      set_result_flags(*c, result, false, false, false);
+      set_result_flags(*c, result, a + product > 0xff, ((a & 15) + (product & 15)) > 15, add_overflows(a, product));
       break;
     }
     default:  // D6, SALC
@@ -176,7 +176,8 @@ void rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
     if (!(c->operand[2][(i + 1) * form.element_size - 1] & 0x80)) continue;
     const int64_t index = signed_element(&c->operand[1][i * form.index_size], form.index_size);
     const uint64_t offset = (base + (static_cast<uint64_t>(index) << form.scale_shift)) & width_mask(form.address_width);
-    mmu_read(*c, segment_linear(*c, form.segment, offset, form.element_size, false), &c->operand[0][i * form.element_size], form.element_size);
+    mmu_read(*c, segment_linear(*c, form.segment, offset, form.element_size, false), &c->operand[0][i * form.element_size],
+             form.element_size);
   }
   for (uint32_t i = form.count * form.element_size; i < 32; ++i) c->operand[0][i] = 0;
   for (uint32_t i = 0; i < 32; ++i) c->operand[2][i] = 0;

@@ -1,5 +1,6 @@
 // FXSAVE, XSAVE and x87 environments: the host's state is saved or loaded through an area of our own, whose x87 pointers are
-// exchanged for the guest's, since the host's would show where translated code lies (SDM vol. 1, ch. 8, 10.5 and 13).
+// exchanged for the guest's, since the host's would show where translated code lies (SDM vol. 1, ch. 8, 10.5 and 13). Selectors
+// read as zero, as on all processors that deprecate them (CPUID leaf 7, EBX bit 13).
 #include "engine/soft/cpu/access.hpp"
 #include "engine/soft/cpu/descriptor.hpp"
 #include "engine/soft/cpu/mode.hpp"
@@ -58,9 +59,9 @@ void put_pointers(CpuState& c, uint8_t* area, bool wide) {
     put<uint64_t>(area + 16, c.x87_dp);
   } else {
     put<uint32_t>(area + 8, static_cast<uint32_t>(c.x87_ip));
-    put<uint32_t>(area + 12, c.x87_cs);
+    put<uint32_t>(area + 12, 0);
     put<uint32_t>(area + 16, static_cast<uint32_t>(c.x87_dp));
-    put<uint32_t>(area + 20, c.x87_ds);
+    put<uint32_t>(area + 20, 0);
   }
 }
 
@@ -69,12 +70,9 @@ void take_pointers(CpuState& c, const uint8_t* area, bool wide) {
   if (wide) {
     c.x87_ip = get<uint64_t>(area + 8);
     c.x87_dp = get<uint64_t>(area + 16);
-    c.x87_cs = c.x87_ds = 0;
   } else {
     c.x87_ip = get<uint32_t>(area + 8);
-    c.x87_cs = get<uint16_t>(area + 12);
     c.x87_dp = get<uint32_t>(area + 16);
-    c.x87_ds = get<uint16_t>(area + 20);
   }
 }
 
@@ -179,18 +177,21 @@ void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide) {
       in_use |= kX87;
     } else {
       c.x87_ip = c.x87_dp = 0;
-      c.x87_opcode = c.x87_cs = c.x87_ds = 0;
       in_use &= ~kX87;
     }
   }
-  if (load_mxcsr) put<uint32_t>(area + kMxcsr, get<uint32_t>(image + kMxcsr));
-  else if (compacted && (requested & kSse)) put<uint32_t>(area + kMxcsr, 0x1f80);
+  if (load_mxcsr)
+    put<uint32_t>(area + kMxcsr, get<uint32_t>(image + kMxcsr));
+  else if (compacted && (requested & kSse))
+    put<uint32_t>(area + kMxcsr, 0x1f80);
   // In legacy modes registers 8 to 15 stay.
   auto component = [&](uint64_t bit, uint32_t at) {
     if (!(requested & bit)) return;
     if (!(in_use & bit)) zero(area + at, 256);
-    if (loaded & bit) copy(area + at, image + at, xmm_bytes(c));
-    else zero(area + at, xmm_bytes(c));
+    if (loaded & bit)
+      copy(area + at, image + at, xmm_bytes(c));
+    else
+      zero(area + at, xmm_bytes(c));
     in_use |= bit;
   };
   component(kSse, kXmm);
@@ -231,17 +232,19 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
   const bool store = kind == static_cast<uint32_t>(X87Env::Stenv) || kind == static_cast<uint32_t>(X87Env::Save);
   if (store) {
     mmu_probe_write(*c, linear, total, false);
-    if (with_registers) asm volatile("fnsave %0" : "=m"(*reinterpret_cast<uint8_t(*)[108]>(host)));
-    else asm volatile("fnstenv %0" : "=m"(*reinterpret_cast<uint8_t(*)[28]>(host)));
+    if (with_registers)
+      asm volatile("fnsave %0" : "=m"(*reinterpret_cast<uint8_t(*)[108]>(host)));
+    else
+      asm volatile("fnstenv %0" : "=m"(*reinterpret_cast<uint8_t(*)[28]>(host)));
     const uint32_t ip = static_cast<uint32_t>(c->x87_ip), dp = static_cast<uint32_t>(c->x87_dp);
     if (small) {
       put<uint16_t>(image, get<uint16_t>(host));
       put<uint16_t>(image + 2, get<uint16_t>(host + 4));
       put<uint16_t>(image + 4, get<uint16_t>(host + 8));
       put<uint16_t>(image + 6, static_cast<uint16_t>(ip));
-      put<uint16_t>(image + 8, real ? static_cast<uint16_t>((ip >> 16 & 15) << 12 | c->x87_opcode) : c->x87_cs);
+      put<uint16_t>(image + 8, real ? static_cast<uint16_t>((ip >> 16 & 15) << 12 | c->x87_opcode) : 0);
       put<uint16_t>(image + 10, static_cast<uint16_t>(dp));
-      put<uint16_t>(image + 12, real ? static_cast<uint16_t>((dp >> 16 & 15) << 12) : c->x87_ds);
+      put<uint16_t>(image + 12, real ? static_cast<uint16_t>((dp >> 16 & 15) << 12) : 0);
     } else {
       copy(image, host, 12);
       if (real) {
@@ -251,16 +254,15 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
         put<uint32_t>(image + 24, (dp >> 16) << 12);
       } else {
         put<uint32_t>(image + 12, ip);
-        put<uint32_t>(image + 16, c->x87_cs | static_cast<uint32_t>(c->x87_opcode) << 16);
+        put<uint32_t>(image + 16, static_cast<uint32_t>(c->x87_opcode) << 16);
         put<uint32_t>(image + 20, dp);
-        put<uint32_t>(image + 24, 0xffff0000 | c->x87_ds);
+        put<uint32_t>(image + 24, get<uint32_t>(host + 24) & 0xffff0000);
       }
     }
     copy(image + environment, host + 28, with_registers ? 80 : 0);
     mmu_write(*c, linear, image, total);
     if (with_registers) {
       c->x87_ip = c->x87_dp = 0;
-      c->x87_opcode = c->x87_cs = c->x87_ds = 0;
     }
     return;
   }
@@ -273,8 +275,6 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
     const uint16_t high = get<uint16_t>(image + 8);
     c->x87_ip = get<uint16_t>(image + 6) | (real ? static_cast<uint32_t>(high >> 12) << 16 : 0);
     c->x87_dp = get<uint16_t>(image + 10) | (real ? static_cast<uint32_t>(get<uint16_t>(image + 12) >> 12) << 16 : 0);
-    c->x87_cs = real ? 0 : high;
-    c->x87_ds = real ? 0 : get<uint16_t>(image + 12);
     c->x87_opcode = real ? high & 0x7ff : 0;
   } else {
     copy(host, image, 12);
@@ -282,19 +282,18 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
     if (real) {
       c->x87_ip = get<uint16_t>(image + 12) | (high >> 12 & 0xffff) << 16;
       c->x87_dp = get<uint16_t>(image + 20) | (get<uint32_t>(image + 24) >> 12 & 0xffff) << 16;
-      c->x87_cs = c->x87_ds = 0;
       c->x87_opcode = high & 0x7ff;
     } else {
       c->x87_ip = get<uint32_t>(image + 12);
-      c->x87_cs = static_cast<uint16_t>(high);
       c->x87_opcode = high >> 16 & 0x7ff;
       c->x87_dp = get<uint32_t>(image + 20);
-      c->x87_ds = get<uint16_t>(image + 24);
     }
   }
   copy(host + 28, image + environment, with_registers ? 80 : 0);
-  if (with_registers) asm volatile("frstor %0" : : "m"(*reinterpret_cast<uint8_t(*)[108]>(host)));
-  else asm volatile("fldenv %0" : : "m"(*reinterpret_cast<uint8_t(*)[28]>(host)));
+  if (with_registers)
+    asm volatile("frstor %0" : : "m"(*reinterpret_cast<uint8_t(*)[108]>(host)));
+  else
+    asm volatile("fldenv %0" : : "m"(*reinterpret_cast<uint8_t(*)[28]>(host)));
 }
 
 }  // extern "C"

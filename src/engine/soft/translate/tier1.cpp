@@ -14,10 +14,16 @@ constexpr uint32_t gpr_offset(int r) { return static_cast<uint32_t>(offsetof(Cpu
 constexpr uint32_t kRip = offsetof(CpuState, rip), kNextRip = offsetof(CpuState, next_rip), kFlags = offsetof(CpuState, flags_of);
 static_assert(offsetof(CpuState, flags_low) == kFlags + 1, "AL is OF, AH what LAHF gives");
 
-uint32_t base_offset(SegmentIndex segment) { return static_cast<uint32_t>(offsetof(CpuState, seg) + segment * sizeof(SegmentRegister) + offsetof(SegmentRegister, base)); }
+uint32_t base_offset(SegmentIndex segment) {
+  return static_cast<uint32_t>(offsetof(CpuState, seg) + segment * sizeof(SegmentRegister) + offsetof(SegmentRegister, base));
+}
 
+// The alignment check of SSE operands comes before the segment's limit.
 uint64_t segment_linear_c(CpuState* c, uint32_t segment, uint64_t offset, uint32_t size, uint32_t write) {
-  return segment_linear(*c, segment, offset, size, write);
+  const uint32_t bytes = size & kOperandSize;
+  if ((size & kOperandAligned) && (c->seg[segment].attributes & attr::kPresent))
+    rt_check_aligned(c, (c->seg[segment].base + offset) & 0xffffffff, size);
+  return segment_linear(*c, segment, offset, bytes, write);
 }
 
 }  // namespace
@@ -125,7 +131,7 @@ void Tier1::linear_from_offset(const ZydisDecodedOperand& memory, uint32_t size,
   if (!(key_ & key::kSegmented) && (segment == kDs || segment == kEs || segment == kSs)) return;
   as_.move(hRdx, hRsi);
   as_.move_imm(hRsi, segment);
-  as_.move_imm(hRcx, size & kOperandSize);
+  as_.move_imm(hRcx, size);
   as_.move_imm(hR8, write);
   call(segment_linear_c);
   as_.move(hRsi, hRax);
@@ -165,10 +171,14 @@ void Tier1::write_operand(const Instruction& in, const ZydisDecodedOperand& oper
 
 // #UD and #NM that follow from the mode (SDM vol. 3, table 2-2 and 13.1; vol. 2, "exceptions type").
 bool Tier1::unavailable(const Instruction& in) {
-  if (!offered(in)) {
+  // 0F 0D: prefetches; in its register form AMD's processors see no instruction, Intel's a NOP.
+  const bool prefetch =
+      in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_0F && in.decoded.opcode == 0x0d;
+  if (prefetch ? in.decoded.raw.modrm.mod == 3 && host_is_amd() : !offered(in)) {
     emit_raise(kUd);
     return true;
   }
+  if (prefetch) return false;
   bool mmx = false, vector = false;
   for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
     const auto& operand = in.operand[i];
@@ -207,13 +217,11 @@ void Tier1::x87_pointers(const Instruction& in) {
     case ZYDIS_MNEMONIC_FLDCW:
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW:
-    case ZYDIS_MNEMONIC_FWAIT:
-      return;  // control instructions leave the pointers (SDM vol. 1, 8.1.8)
+    case ZYDIS_MNEMONIC_FWAIT: return;  // control instructions leave the pointers (SDM vol. 1, 8.1.8)
     case ZYDIS_MNEMONIC_FNINIT:
       as_.store_imm32(offsetof(CpuState, x87_ip), 0, true);
       as_.store_imm32(offsetof(CpuState, x87_dp), 0, true);
-      as_.store_imm32(offsetof(CpuState, x87_opcode), 0);
-      as_.store_imm16(offsetof(CpuState, x87_ds), 0);
+      as_.store_imm16(offsetof(CpuState, x87_opcode), 0);
       return;
     default: break;
   }
@@ -221,16 +229,10 @@ void Tier1::x87_pointers(const Instruction& in) {
   as_.store(offsetof(CpuState, x87_ip), hRax);
   const uint16_t opcode = static_cast<uint16_t>((in.decoded.opcode & 7) << 8 | in.bytes[in.decoded.raw.modrm.offset]);
   as_.store_imm16(offsetof(CpuState, x87_opcode), opcode);
-  auto selector = [&](SegmentIndex segment, uint32_t into) {
-    as_.load(hRax, static_cast<uint32_t>(offsetof(CpuState, seg) + segment * sizeof(SegmentRegister) + offsetof(SegmentRegister, selector)), 2);
-    as_.store(into, hRax, 2);
-  };
-  selector(kCs, offsetof(CpuState, x87_cs));
   for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
     if (in.operand[i].type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
     effective_address(in, in.operand[i]);
     as_.store(offsetof(CpuState, x87_dp), hRsi);
-    selector(segment_index(in.operand[i].mem.segment), offsetof(CpuState, x87_ds));
   }
 }
 

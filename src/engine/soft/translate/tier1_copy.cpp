@@ -79,6 +79,14 @@ bool needs_alignment(const Instruction& in, uint32_t bytes) {
     case ZYDIS_MNEMONIC_PCMPESTRM:
     case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+    // SHA takes any alignment on AMD's processors; where it does not, the host's own check comes with the copy.
+    case ZYDIS_MNEMONIC_SHA1MSG1:
+    case ZYDIS_MNEMONIC_SHA1MSG2:
+    case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1:
+    case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
     default: return in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   }
 }
@@ -182,6 +190,7 @@ void Tier1::copied_bytes(const Instruction& in, Host memory, Host stack_alias, b
     } else if (opcode >= 0xa0 && opcode <= 0xa3) {  // MOV with an absolute address
       opcode = static_cast<uint8_t>(opcode < 0xa2 ? 0x8a + (opcode & 1) : 0x88 + (opcode & 1));
       reg = kRax;
+      reg_high = false;  // REX.R means nothing there
       modrm = true;
       immediate_from = static_cast<uint8_t>(in.length());
     } else if (opcode == 0x82) {  // the alias of 80h, invalid in 64-bit code
@@ -215,19 +224,22 @@ void Tier1::copied_bytes(const Instruction& in, Host memory, Host stack_alias, b
     as_.byte(opcode);
   }
   if (modrm) as_.modrm(has_memory ? 0 : 3, reg, rm);
-  if (immediate_from < in.length()) as_.bytes(in.bytes + immediate_from, in.length() - immediate_from);
+  if (immediate_from >= in.length()) return;
+  // The register in an immediate (VBLENDVPS, VBLENDVPD, VPBLENDVB): outside 64-bit code its top bit is ignored.
+  const bool register_in_immediate = vex && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_0F3A && opcode >= 0x4a && opcode <= 0x4c;
+  if (register_in_immediate && !long_guest)
+    as_.byte(in.bytes[immediate_from] & 0x7f);
+  else
+    as_.bytes(in.bytes + immediate_from, in.length() - immediate_from);
 }
 
 // The operand's host address into `into`. The linear address is in RSI.
 void Tier1::host_pointer(const MemoryUse& use, Host into) {
   if (key_ & key::kAlignmentCheck) {
-    const uint32_t bytes = use.size & kOperandSize;
-    if (bytes == 2 || bytes == 4 || bytes == 8) {
-      as_.store(offsetof(CpuState, operand), hRsi);
-      as_.move_imm(hRdx, bytes);
-      call(rt_check_alignment);
-      as_.load(hRsi, offsetof(CpuState, operand));
-    }
+    as_.store(offsetof(CpuState, operand), hRsi);
+    as_.move_imm(hRdx, use.size);
+    call(rt_check_alignment);
+    as_.load(hRsi, offsetof(CpuState, operand));
   }
   as_.move_imm(hRdx, use.size);
   if (slow_) {

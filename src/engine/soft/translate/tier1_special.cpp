@@ -169,8 +169,10 @@ Tier1::Flow Tier1::push_pop(const Instruction& in) {
   };
   switch (in.mnemonic()) {
     case ZYDIS_MNEMONIC_PUSH:
-      if (is_register_of(operand, ZYDIS_REGCLASS_SEGMENT)) as_.load(hRax, selector_offset(segment_index(operand.reg.value)), 2);
-      else read_operand(in, operand);
+      if (is_register_of(operand, ZYDIS_REGCLASS_SEGMENT))
+        as_.load(hRax, selector_offset(segment_index(operand.reg.value)), 2);
+      else
+        read_operand(in, operand);
       push();
       return advance_and_check(in);
     case ZYDIS_MNEMONIC_POP:
@@ -284,14 +286,16 @@ Tier1::Flow Tier1::load_far_pointer(const Instruction& in, SegmentIndex segment)
 
 // m16:16, m16:32, m16:64: the offset into spill slot 0, the selector into slot 1.
 void Tier1::far_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size) {
+  // Two accesses: the second one's offset wraps with the address size.
   const uint32_t stack = stack_segment(memory) ? kOperandStack : 0;
-  linear_address(in, memory, size + 2, false);
-  as_.store(kSpill + 128, hRsi);
+  linear_address(in, memory, size, false);
   as_.move_imm(hRdx, size | stack);
   call(rt_load);
   as_.store(kSpill, hRax);
-  as_.load(hRsi, kSpill + 128);
+  effective_address(in, memory);
   as_.lea(hRsi, hRsi, static_cast<int32_t>(size));
+  if (in.decoded.address_width < 64) as_.zero_extend(hRsi, in.decoded.address_width / 8);
+  linear_from_offset(memory, 2, false);
   as_.move_imm(hRdx, 2 | stack);
   call(rt_load);
   as_.store(kSpill + 64, hRax);
@@ -319,8 +323,10 @@ Tier1::Flow Tier1::far_transfer(const Instruction& in) {
     as_.load(hRdx, kSpill);
   }
   as_.move_imm(hRcx, size);
-  if (in.mnemonic() == ZYDIS_MNEMONIC_JMP) call(sys_far_jump);
-  else call(sys_far_call);
+  if (in.mnemonic() == ZYDIS_MNEMONIC_JMP)
+    call(sys_far_jump);
+  else
+    call(sys_far_call);
   return commit_next_rip();
 }
 
@@ -398,12 +404,15 @@ void Tier1::set_next_rip_keeping_rax(const Instruction& in) {
 bool Tier1::special(const Instruction& in, Flow& flow) {
   const ZydisMnemonic m = in.mnemonic();
   flow = Flow::Next;
-  if (in.decoded.meta.category == ZYDIS_CATEGORY_WIDENOP || in.decoded.meta.category == ZYDIS_CATEGORY_PREFETCH ||
+  const bool prefetch =
+      in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_0F && in.decoded.opcode == 0x0d;
+  if (prefetch || in.decoded.meta.category == ZYDIS_CATEGORY_WIDENOP || in.decoded.meta.category == ZYDIS_CATEGORY_PREFETCH ||
       in.decoded.meta.category == ZYDIS_CATEGORY_PREFETCHWT1 || in.decoded.meta.category == ZYDIS_CATEGORY_CET) {
     advance(in);  // hints: no access, no fault
     return true;
   }
-  if (in.decoded.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && (m == ZYDIS_MNEMONIC_JMP || m == ZYDIS_MNEMONIC_CALL || m == ZYDIS_MNEMONIC_RET)) {
+  if (in.decoded.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR &&
+      (m == ZYDIS_MNEMONIC_JMP || m == ZYDIS_MNEMONIC_CALL || m == ZYDIS_MNEMONIC_RET)) {
     flow = far_transfer(in);
     return true;
   }
@@ -467,8 +476,14 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
       advance(in);
       return true;
     }
-    case ZYDIS_MNEMONIC_CLD: as_.alu_state_imm32(4, offsetof(CpuState, eflags_system), ~eflags::kDf); advance(in); return true;
-    case ZYDIS_MNEMONIC_STD: as_.alu_state_imm32(1, offsetof(CpuState, eflags_system), eflags::kDf); advance(in); return true;
+    case ZYDIS_MNEMONIC_CLD:
+      as_.alu_state_imm32(4, offsetof(CpuState, eflags_system), ~eflags::kDf);
+      advance(in);
+      return true;
+    case ZYDIS_MNEMONIC_STD:
+      as_.alu_state_imm32(1, offsetof(CpuState, eflags_system), eflags::kDf);
+      advance(in);
+      return true;
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
     case ZYDIS_MNEMONIC_UD2:

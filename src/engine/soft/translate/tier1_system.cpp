@@ -87,7 +87,9 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
     as_.load(hRdx, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)));
     as_.move_imm(hRcx, size);
     call(helper);
-    write_operand(in, in.operand[0], size);
+    // All 64 bits: a selector that is refused leaves the whole register as it was.
+    as_.store(static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)), hRax,
+              size == 2 ? 2 : 8);
     advance(in);
     return Flow::Next;
   };
@@ -115,6 +117,40 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
     return Flow::Next;
   };
 
+  // Refused before any operand is looked at.
+  switch (m) {
+    case ZYDIS_MNEMONIC_LLDT:
+    case ZYDIS_MNEMONIC_LTR:
+    case ZYDIS_MNEMONIC_SLDT:
+    case ZYDIS_MNEMONIC_STR:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_ARPL:
+      if (!(key_ & key::kProtected)) {
+        emit_raise(kUd);
+        return Flow::End;
+      }
+      break;
+    default: break;
+  }
+  switch (m) {
+    case ZYDIS_MNEMONIC_LLDT:
+    case ZYDIS_MNEMONIC_LTR:
+    case ZYDIS_MNEMONIC_LGDT:
+    case ZYDIS_MNEMONIC_LIDT:
+    case ZYDIS_MNEMONIC_LMSW:
+    case ZYDIS_MNEMONIC_INVLPG:
+    case ZYDIS_MNEMONIC_INVPCID:
+      if (key_ & (key::kUser | key::kV86)) {
+        emit_raise_error(kGp, 0);
+        return Flow::End;
+      }
+      break;
+    default: break;
+  }
+
   StateImage image;
   if (state_image(m, image)) {
     const auto& memory = in.operand[0];
@@ -132,14 +168,18 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
         as_.move(hRdx, hRax);
         as_.move_imm(hRsi, static_cast<uint32_t>(ZydisRegisterGetId(in.operand[0].reg.value)));
         set_next_rip(in);
-        if (is_control(in.operand[0])) call(sys_write_cr);
-        else call(sys_write_dr);
+        if (is_control(in.operand[0]))
+          call(sys_write_cr);
+        else
+          call(sys_write_dr);
         return commit_next_rip();
       }
       if (is_control(in.operand[1]) || is_debug(in.operand[1])) {
         as_.move_imm(hRsi, static_cast<uint32_t>(ZydisRegisterGetId(in.operand[1].reg.value)));
-        if (is_control(in.operand[1])) call(sys_read_cr);
-        else call(sys_read_dr);
+        if (is_control(in.operand[1]))
+          call(sys_read_cr);
+        else
+          call(sys_read_dr);
         write_operand(in, in.operand[0], code64() ? 8 : 4);
         advance(in);
         return Flow::Next;
@@ -162,8 +202,10 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       set_next_rip(in);
       table(sys_lgdt, false);
       as_.move_imm(hRdx, code64() ? 8 : size);
-      if (m == ZYDIS_MNEMONIC_LGDT) call(sys_lgdt);
-      else call(sys_lidt);
+      if (m == ZYDIS_MNEMONIC_LGDT)
+        call(sys_lgdt);
+      else
+        call(sys_lidt);
       return commit_next_rip();
     case ZYDIS_MNEMONIC_LAR: return access_rights(sys_lar);
     case ZYDIS_MNEMONIC_LSL: return access_rights(sys_lsl);
@@ -198,8 +240,10 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       const bool wide = (in.decoded.attributes & ZYDIS_ATTRIB_HAS_REX) && in.decoded.raw.rex.W;
       set_next_rip(in);
       as_.move_imm(hRsi, wide ? 8 : 4);
-      if (m == ZYDIS_MNEMONIC_SYSRET) call(sys_sysret);
-      else call(sys_sysexit);
+      if (m == ZYDIS_MNEMONIC_SYSRET)
+        call(sys_sysret);
+      else
+        call(sys_sysexit);
       return commit_next_rip();
     }
 
@@ -213,7 +257,8 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       linear_address(in, in.operand[1], 16, false);
       set_next_rip(in);
       as_.move(hRdx, hRsi);
-      as_.load(hRsi, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)), code64() ? 8 : 4);
+      as_.load(hRsi, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)),
+               code64() ? 8 : 4);
       call(sys_invpcid);
       return commit_next_rip();
     case ZYDIS_MNEMONIC_INVD:
@@ -249,8 +294,10 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       const bool in_instruction = m == ZYDIS_MNEMONIC_IN;
       const auto& port = in.operand[in_instruction ? 1 : 0];
       const auto& data = in.operand[in_instruction ? 0 : 1];
-      if (port.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) as_.move_imm(hRsi, port.imm.value.u & 0xff);
-      else as_.load(hRsi, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * kRdx, 2);
+      if (port.type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        as_.move_imm(hRsi, port.imm.value.u & 0xff);
+      else
+        as_.load(hRsi, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * kRdx, 2);
       as_.move_imm(hRdx, data.size / 8u);
       if (!in_instruction) {
         call(rt_out);

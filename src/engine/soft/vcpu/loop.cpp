@@ -269,8 +269,10 @@ LoopExit loop(CpuState& c) {
 
     uint32_t key = c.key;
     const bool stepping = key & key::kSingleStep;
-    if (slow_next || stepping) key |= kKeySingle | kKeySlow;  // breakpoints on data are noticed in the slow form
-    else if (c.shadow || c.replay->count || c.guest_debug_step) key |= kKeySingle;
+    if (slow_next || stepping)
+      key |= kKeySingle | kKeySlow;  // breakpoints on data are noticed in the slow form
+    else if (c.shadow || c.replay->count || c.guest_debug_step)
+      key |= kKeySingle;
     if (stepping && debug_instruction_breakpoint(c)) {
       if (const Step step = deliver_pending_exception(c); step != Step::Next) return exit_of(step);
       continue;
@@ -318,7 +320,8 @@ LoopExit loop(CpuState& c) {
     if (unwind == Unwind::None) [[likely]] {
       if (c.replay->count) replay_commit(c);
       if (stepping) {
-        if (const Step step = after_single_step(c, trap_flag); step != Step::Next) return exit_of(step);
+        // MOV SS and POP SS hold the trap back until after the next instruction (SDM vol. 3, 6.8.3).
+        if (const Step step = after_single_step(c, trap_flag && c.shadow != kShadowMovSs); step != Step::Next) return exit_of(step);
       }
       if (c.guest_debug_step) return debug_exit(c);
       continue;
@@ -332,9 +335,7 @@ LoopExit loop(CpuState& c) {
         if (const Step step = deliver_pending_exception(c); step != Step::Next) return exit_of(step);
         if (c.guest_debug_step) return debug_exit(c);
         break;
-      case Unwind::Exit:
-        c.shadow = unfinished == block->count ? shadow : c.shadow;
-        return LoopExit::Exit;
+      case Unwind::Exit: c.shadow = unfinished == block->count ? shadow : c.shadow; return LoopExit::Exit;
       case Unwind::Shutdown: return LoopExit::Shutdown;
       case Unwind::SlowVariant:
         slow_next = true;
