@@ -10,6 +10,7 @@
 #include "machine/boot_state.hpp"
 #include "machine/cpuid.hpp"
 #include "machine/dump.hpp"
+#include "machine/engine_clock.hpp"
 
 namespace lodge::machine {
 
@@ -97,10 +98,15 @@ Result<> Machine::build() {
   const auto routing = pc_gsi_routing();
   TRY(vm_->set_gsi_routing(routing));
   TRY(create_processors());
+  if (parts_.config.virtual_clock)
+    clock_ = std::make_unique<EngineClock>(*vm_);
+  else
+    clock_ = std::make_unique<HostClock>();
   pc_ = TRY(Pc::create(*vm_, map_,
                        {.loop = parts_.loop,
                         .serial = parts_.serial,
                         .debug_console = parts_.debug_console,
+                        .clock = *clock_,
                         .power_off = [this] { end(Outcome::PowerOff); },
                         .reset = [this] { end(Outcome::Reset); }}));
   return {};

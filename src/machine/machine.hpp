@@ -81,6 +81,7 @@ class Machine {
   Entry entry_;
   std::unique_ptr<memory::GuestMemory> memory_;
   std::unique_ptr<engine::Vm> vm_;
+  std::unique_ptr<Clock> clock_;  // the chips'
   std::unique_ptr<Pc> pc_;
   std::vector<std::unique_ptr<Processor>> processors_;
   std::atomic<bool> ending_ = false;

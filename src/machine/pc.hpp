@@ -28,6 +28,7 @@ class Pc {
     EventLoop& loop;
     console::Backend& serial;
     int debug_console;                // descriptor, or -1
+    const Clock& clock;               // of all chips
     std::function<void()> power_off;  // from a vCPU's thread
     std::function<void()> reset;
   };
@@ -50,7 +51,6 @@ class Pc {
 
   engine::Vm& vm_;
   Host host_;
-  HostClock clock_;
   devices::SerialPort com1_;
   devices::Mc146818 rtc_;
   devices::I8042 keyboard_;

@@ -172,9 +172,26 @@ uint8_t prefix_free(Mode mode, std::span<const uint8_t> bytes, size_t& at) {
 
 }  // namespace
 
+// SIB base 101 under mod 00 is a displacement alone, whatever REX.B or VEX.B (SDM vol. 2, table 2-3): Zydis 4.0.0 takes it for R13
+// with 32-bit addresses.
+static void correct_absent_base(Instruction& i) {
+  const auto& raw = i.info.raw;
+  if (!(i.info.attributes & ZYDIS_ATTRIB_HAS_MODRM) || i.info.address_width == 16 || raw.modrm.mod != 0 || raw.modrm.rm != 4 ||
+      raw.sib.base != 5)
+    return;
+  for (ZydisDecodedOperand& op : i.operands) {
+    if (op.type != ZYDIS_OPERAND_TYPE_MEMORY || op.encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM) continue;
+    op.mem.base = ZYDIS_REGISTER_NONE;
+    op.mem.disp.has_displacement = true;
+    op.mem.disp.value = raw.disp.value;
+  }
+}
+
 bool decode(Mode mode, std::span<const uint8_t> bytes, Instruction& out) {
   static const std::array<ZydisDecoder, 3> decoders = {make_decoder(Mode::Code16), make_decoder(Mode::Code32), make_decoder(Mode::Code64)};
-  return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[size_t(mode)], bytes.data(), bytes.size(), &out.info, out.operands));
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[size_t(mode)], bytes.data(), bytes.size(), &out.info, out.operands))) return false;
+  correct_absent_base(out);
+  return true;
 }
 
 std::string disassemble(const Instruction& instruction, uint64_t address) {

@@ -373,7 +373,7 @@ void Builder::place_code() {
   const uint64_t end = kCode + 2 * kPage;
   uint64_t at = kCode + 64 + r_.below(2 * kPage - 128);
   // Processors differ in how much of these they fetch.
-  const bool no_fetch_fault = c_.never_offered || is(ZYDIS_MNEMONIC_UD0) || is(ZYDIS_MNEMONIC_UD1);
+  const bool no_fetch_fault = c_.never_offered || c_.undecodable || is(ZYDIS_MNEMONIC_UD0) || is(ZYDIS_MNEMONIC_UD1);
   switch (r_.below(16)) {
     case 0: at = kCode + kPage - r_.below(c_.length + 1u); break;  // across the two pages
     case 1: at = end - c_.length; break;                           // the next instruction's fetch faults

@@ -30,7 +30,10 @@ uint64_t segment_linear(CpuState& c, uint32_t segment, uint64_t offset, uint32_t
   const SegmentRegister& s = c.seg[segment];
   const Vector vector = segment == kSs ? kSs_ : kGp;
   if (code64(c)) {
-    const uint64_t linear = segment == kFs || segment == kGs ? s.base + offset : offset;
+    const bool based = segment == kFs || segment == kGs;
+    const uint64_t linear = based ? s.base + offset : offset;
+    // AMD's processors want the offset canonical, too.
+    if (based && vendor_is_amd(c) && (!canonical(offset) || !canonical(offset + size - 1))) raise(c, vector, 0);
     if (!canonical(linear) || !canonical(linear + size - 1)) raise(c, vector, 0);
     return linear;
   }
@@ -63,14 +66,9 @@ uint64_t stack_linear(CpuState& c, const Stack& stack, uint64_t offset, uint32_t
   return (stack.ss.base + offset) & 0xffffffff;
 }
 
-namespace {
-
-// #AC for the stack accesses of instructions at CPL 3 (SDM vol. 3, 6.15).
 void check_stack_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   if ((c.key & key::kAlignmentCheck) && (linear & (size - 1))) raise(c, kAc, 0);
 }
-
-}  // namespace
 
 uint64_t stack_peek(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size) {
   uint64_t value = 0;

@@ -343,7 +343,6 @@ void iret_protected(CpuState& c, uint32_t operand_size) {
 // NMIs are unblocked even if IRET faults (SDM vol. 3, 6.7.1).
 void sys_iret(CpuState* cpu, uint32_t operand_size) {
   CpuState& c = *cpu;
-  const bool stepping = c.key & key::kSingleStep;
   c.nmi_blocked = false;
   if (!protected_mode(c))
     iret_real(c, operand_size);
@@ -351,7 +350,7 @@ void sys_iret(CpuState* cpu, uint32_t operand_size) {
     iret_v86(c, operand_size);
   else
     iret_protected(c, operand_size);
-  c.rf_loaded = stepping && (c.eflags_system & eflags::kRf);
+  c.rf_loaded = (c.eflags_system & eflags::kRf) != 0;
   mode_changed(c);
 }
 

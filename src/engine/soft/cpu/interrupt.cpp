@@ -267,19 +267,11 @@ void deliver_exception(CpuState& c, const PendingException& exception) {
   deliver_between(c, e);
 }
 
-namespace {
-
-// Interrupts come between instructions, where RF is 0 unless IRET has just set it. The loop clears RF only while it steps, since
-// nothing else depends on it.
-uint32_t interrupt_flags(const CpuState& c) { return c.key & key::kSingleStep ? get_eflags(c) : get_eflags(c) & ~eflags::kRf; }
-
-}  // namespace
-
-void deliver_interrupt(CpuState& c, uint8_t vector) { deliver_between(c, {vector, 0, false, false, 1, c.rip, interrupt_flags(c)}); }
+void deliver_interrupt(CpuState& c, uint8_t vector) { deliver_between(c, {vector, 0, false, false, 1, c.rip, get_eflags(c)}); }
 
 void deliver_nmi(CpuState& c) {
   c.nmi_blocked = true;
-  deliver_between(c, {kNmi, 0, false, false, 1, c.rip, interrupt_flags(c)});
+  deliver_between(c, {kNmi, 0, false, false, 1, c.rip, get_eflags(c)});
 }
 
 namespace {
@@ -319,7 +311,7 @@ Escalation escalate(const PendingException& first, const PendingException& secon
 void sys_software_interrupt(CpuState* cpu, uint32_t vector, uint32_t kind) {
   CpuState& c = *cpu;
   if (kind == kInto && !c.flags_of) return;
-  const Event e{vector & 0xff, 0, false, kind != kInt1, kind == kInt1 ? 1u : 0u, c.next_rip, get_eflags(c)};
+  const Event e{vector & 0xff, 0, false, kind != kInt1, kind == kInt1 ? 1u : 0u, c.next_rip, get_eflags(c) & ~eflags::kRf};
   const bool stepping = c.key & key::kSingleStep;
   if (protected_mode(c) && v86_mode(c) && kind == kIntN) {
     if ((c.cr4 & cr4::kVme) && redirected(c, e.vector)) {

@@ -250,7 +250,7 @@ TEST(LarLsl, VisibilityAndResults) {
   }
   Machine m;
   m.protected32(0);
-  EXPECT_EQ(sys_lar(&m.c, kData, 0, 4), 0x00c09200u);
+  EXPECT_EQ(sys_lar(&m.c, kData, 0, 4), 0x00cf9200u);  // bits 19:16, which are undefined, as the host leaves them
   EXPECT_EQ(sys_lar(&m.c, kData, 0x11112222, 2), 0x11119200u);
   EXPECT_EQ(sys_lsl(&m.c, kData, 0, 4), 0xffffffffu);
   EXPECT_EQ(sys_lsl(&m.c, kLdt, 0, 8), 0x1fu);

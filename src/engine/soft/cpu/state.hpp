@@ -175,6 +175,9 @@ struct alignas(64) CpuState {
 
   Msrs msrs;
 
+  // The translation was left before its end, at a request: not all of its instructions were run.
+  uint32_t left_early;
+
   // Event requests from other threads (vcpu/); nonzero makes the loop look before the next block.
   std::atomic<uint32_t> request;
   uint32_t reserved2;
@@ -185,6 +188,7 @@ struct alignas(64) CpuState {
 
   uint64_t instructions;  // guest instructions completed
   int64_t budget;         // virtual clock: instructions until the next timed event
+  uint64_t random;        // virtual clock: state of what RDRAND and RDSEED give, never 0; 0 with real time: the host's
 
   Mmu* mmu;
   Replay* replay;

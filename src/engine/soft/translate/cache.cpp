@@ -208,7 +208,7 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block) {
   const uint32_t room = static_cast<uint32_t>(page_of(request.host_pc) + kPageSize - request.host_pc);
   const Bytes bytes{request.host_pc, room, request.second_page};
   const uint32_t limit = request.key & kKeySingle ? 1 : kMaxInstructionsPerBlock;
-  Tier1 tier(as, request.key, request.key & kKeySlow);
+  Tier1 tier(as, request.key, request.key & kKeySlow, request.c->random != 0);
   tier.prologue();
   uint32_t offset = 0;
   bool ended = false;

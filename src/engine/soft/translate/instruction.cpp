@@ -63,6 +63,22 @@ constexpr std::array kOffered = {
     ZYDIS_ISA_SET_X87,          ZYDIS_ISA_SET_XSAVE,      ZYDIS_ISA_SET_XSAVEC,      ZYDIS_ISA_SET_XSAVEOPT,      ZYDIS_ISA_SET_XSAVES,
 };
 
+// SIB base 101 under mod 00 is no register but a displacement alone, whatever REX.B or VEX.B (SDM vol. 2, table 2-3). Zydis 4.0.0 reads it
+// as R13 with 32-bit addresses.
+void correct_absent_base(Instruction& in) {
+  const auto& raw = in.decoded.raw;
+  const bool absent = (in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM) && in.decoded.address_width != 16 && raw.modrm.mod == 0 &&
+                      raw.modrm.rm == 4 && raw.sib.base == 5;
+  if (!absent) return;
+  for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
+    ZydisDecodedOperand& operand = in.operand[i];
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM) continue;
+    operand.mem.base = ZYDIS_REGISTER_NONE;
+    operand.mem.disp.has_displacement = ZYAN_TRUE;
+    operand.mem.disp.value = raw.disp.value;
+  }
+}
+
 }  // namespace
 
 DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instruction& into) {
@@ -70,6 +86,7 @@ DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instru
   const ZyanStatus status = ZydisDecoderDecodeFull(&decoder_for(k), bytes, room, &into.decoded, into.operand);
   if (ZYAN_SUCCESS(status)) {
     std::memcpy(into.bytes, bytes, into.decoded.length);
+    correct_absent_base(into);
     return DecodeStatus::Ok;
   }
   if (status == ZYDIS_STATUS_NO_MORE_DATA) return room == ZYDIS_MAX_INSTRUCTION_LENGTH ? DecodeStatus::TooLong : DecodeStatus::MoreBytes;
@@ -80,6 +97,10 @@ DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instru
 bool offered(const Instruction& instruction) {
   const ZydisISASet set = instruction.decoded.meta.isa_set;
   return std::ranges::find(kOffered, set) != kOffered.end();
+}
+
+bool is_x87(const Instruction& instruction) {
+  return instruction.decoded.meta.isa_ext == ZYDIS_ISA_EXT_X87 || instruction.mnemonic() == ZYDIS_MNEMONIC_FISTTP;
 }
 
 int gpr_index(ZydisRegister reg) {

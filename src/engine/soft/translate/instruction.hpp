@@ -34,6 +34,9 @@ DecodeStatus decode(uint32_t key, const uint8_t* bytes, uint32_t available, Inst
 // Whether the guest's CPUID offers what the instruction belongs to (cpuid/): what is not offered is #UD, even where the host has it.
 bool offered(const Instruction& instruction);
 
+// x87 instructions, FISTTP (which came with SSE3) among them.
+bool is_x87(const Instruction& instruction);
+
 // The vendor of the host's processor, which is also the guest's.
 bool host_is_amd();
 

@@ -10,6 +10,7 @@ namespace lodge::engine::soft {
 constexpr uint32_t kOperandStack = 1u << 31;    // a bad address is #SS, not #GP
 constexpr uint32_t kOperandLocked = 1u << 30;   // LOCK, or XCHG with memory
 constexpr uint32_t kOperandAligned = 1u << 29;  // misalignment is #GP, before the page walk
+constexpr uint32_t kOperandChecked = 1u << 28;  // a segment's limit has been checked, which may lie beyond 4 GiB from its base on
 constexpr uint32_t kOperandSize = 0xffff;
 
 enum class StringOp : uint32_t { Movs, Stos, Lods, Cmps, Scas, Ins, Outs };
@@ -68,18 +69,25 @@ void rt_leave(CpuState* c, uint32_t operand_size);
 void rt_pusha(CpuState* c, uint32_t operand_size);
 void rt_popa(CpuState* c, uint32_t operand_size);
 void rt_xlat(CpuState* c, uint32_t segment, uint32_t address_width);
-void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size);
+void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size);  // with kOperandStack and kOperandChecked
 // AAA, AAS, DAA, DAS, AAM, AAD, SALC by their opcode; `immediate` for AAM and AAD.
 void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate);
 
 void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide);
 void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t operand_size);
-// VGATHER*/VPGATHER*: operands spilled to c.operand[0] (destination), [1] (index), [2] (mask); result in [0], [2] cleared.
-void rt_gather(CpuState* c, uint64_t base, uint64_t form);
-// VMASKMOV*, VPMASKMOV*, MASKMOVDQU, MASKMOVQ: mask in c.operand[1], data in [0]; element and total bytes.
-void rt_masked_load(CpuState* c, uint64_t linear, uint32_t element, uint32_t total);
-void rt_masked_store(CpuState* c, uint64_t linear, uint32_t element, uint32_t total);
+// VGATHER*/VPGATHER*: operands spilled to c.operand[0] (destination), [1] (index), [2] (mask), which hold the result, too.
+enum class GatherEnd : uint32_t { Complete, Again, Fault };
+GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t form);
+// Goes on with the fault that rt_gather() reported.
+[[noreturn]] void rt_gather_fault(CpuState* c);
+// VMASKMOV*, VPMASKMOV*: mask in c.operand[1], data in [0]; elements of `element` bytes in `total`, at an offset in the segment.
+void rt_masked_load(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total);
+void rt_masked_store(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total);
+// MASKMOVDQU, MASKMOVQ: the same by bytes.
+void rt_masked_store_bytes(CpuState* c, uint64_t linear, uint32_t total);
 
+// RDRAND and RDSEED with a virtual clock: the same numbers in each run.
+uint64_t rt_random(CpuState* c);
 // #UD, #NM, ... from translated code.
 [[noreturn]] void rt_raise(CpuState* c, uint32_t vector);
 [[noreturn]] void rt_raise_error(CpuState* c, uint32_t vector, uint32_t error_code);

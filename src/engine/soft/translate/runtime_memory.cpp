@@ -1,6 +1,7 @@
 // Memory operands, stack and near transfers.
 #include "engine/soft/cpu/access.hpp"
 #include "engine/soft/cpu/debug.hpp"
+#include "engine/soft/cpu/descriptor.hpp"
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/mmu/walk.hpp"
@@ -16,29 +17,34 @@ uint32_t tlb_index(uint64_t linear) { return static_cast<uint32_t>(linear >> 12)
 
 [[noreturn]] void bad_address(CpuState& c, uint32_t size) { raise(c, size & kOperandStack ? kSs_ : kGp, 0); }
 
+// Only the host checks alignment once the copied instruction runs; but the check comes before a page fault.
+bool misaligned(uint64_t linear, uint32_t size) {
+  if (!(size & kOperandAligned) || !(linear & ((size & kOperandSize) - 1))) return false;
+  uint32_t mxcsr;
+  asm("stmxcsr %0" : "=m"(mxcsr));
+  constexpr uint32_t kMisalignedMode = 1 << 17;  // APM vol. 1, 4.3.2
+  return !(mxcsr & kMisalignedMode);
+}
+
 // 64-bit code: canonical first and last byte. Elsewhere segments were checked when they are not flat; a flat one ends at 4 GiB.
 void check_address(CpuState& c, uint64_t linear, uint32_t size) {
   const uint64_t last = linear + (size & kOperandSize) - 1;
   if (code64(c)) {
     if (!canonical(linear) || !canonical(last)) bad_address(c, size);
-  } else if (last > 0xffffffff && !(c.key & key::kSegmented)) {
+  } else if (last > 0xffffffff && !(size & kOperandChecked)) {
+    if (misaligned(linear, size)) raise(c, kGp, 0);  // comes before the segment's limit
     bad_address(c, size);
   }
 }
 
-// The host checks alignment itself once the copied instruction runs; but the check comes before a page fault.
 void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
-  if (!(size & kOperandAligned) || !(linear & ((size & kOperandSize) - 1))) return;
-  uint32_t mxcsr;
-  asm("stmxcsr %0" : "=m"(mxcsr));
-  constexpr uint32_t kMisalignedMode = 1 << 17;  // APM vol. 1, 4.3.2
-  if (!(mxcsr & kMisalignedMode)) raise(c, kGp, 0);
+  if (misaligned(linear, size)) raise(c, kGp, 0);
 }
 
-// #AC: natural alignment, that of eight bytes for ten-byte operands. Called with key::kAlignmentCheck set.
+// #AC: natural alignment, that of eight bytes for ten-byte operands and of 16 for vectors of 32. Called with key::kAlignmentCheck set.
 void check_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   const uint32_t bytes = size & kOperandSize;
-  const uint32_t alignment = bytes == 10 ? 8 : bytes & (0 - bytes);
+  const uint32_t alignment = bytes == 10 ? 8 : bytes == 32 ? 16 : bytes & (0 - bytes);
   if (linear & (alignment - 1)) raise(c, kAc, 0);
 }
 
@@ -234,8 +240,14 @@ void rt_jump(CpuState* c, uint64_t target, uint32_t operand_size) {
 }
 
 void rt_call(CpuState* c, uint64_t target, uint32_t operand_size) {
-  const uint64_t back = c->next_rip;
-  rt_jump(c, target, operand_size);  // before anything is pushed
+  // The processors at hand push first, and check the target then; neither leaves anything when the other faults.
+  const uint64_t back = c->next_rip, saved = c->gpr[kRsp];
+  const Stack stack = current_stack(*c);
+  const uint64_t linear = stack_linear(*c, stack, saved - operand_size, operand_size);
+  check_stack_alignment(*c, linear, operand_size);
+  if (c->mmu->tlb[c->view][tlb_index(linear)].write_tag != ((linear + operand_size - 1) & kPageMask))
+    mmu_probe_write(*c, linear, operand_size, false);
+  rt_jump(c, target, operand_size);
   rt_push(c, back, operand_size);
 }
 

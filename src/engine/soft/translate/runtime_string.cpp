@@ -184,10 +184,7 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
   uint32_t elements = 0;  // one at a time since the last look at requests
   for (;;) {
     const uint64_t count = c->gpr[kRcx] & mask;
-    if (!count) {
-      if (form.address_width == 4) c->gpr[kRcx] = 0;
-      return;
-    }
+    if (!count) return;  // a count of zero leaves the upper half of RCX, too
     uint64_t done = runs ? run_fast(*c, form, count) : 0;
     if (!done) {
       iterate(*c, form);
@@ -207,6 +204,8 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     const bool stop = c->key & key::kSingleStep || c->guest_debug_step;
     if (stop || ((exited || elements >= 1024) && c->request.load(std::memory_order_relaxed))) {
       c->next_rip = c->rip;
+      ++c->budget;  // it has not completed: whenever requests come, it counts once
+      --c->instructions;
       return;
     }
     if (elements >= 1024) elements = 0;

@@ -1,5 +1,6 @@
 // User-mode instructions that are not copied: several memory accesses in one, or state that differs from the host's.
 #include "engine/soft/cpu/access.hpp"
+#include "engine/soft/cpu/debug.hpp"
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/mmu/mmu.hpp"
@@ -41,12 +42,13 @@ void rt_enter(CpuState* c, uint32_t operand_size, uint32_t frame, uint32_t level
   level &= 31;
   const uint64_t mask = width_mask(stack_width(*c));
   uint64_t top = c->gpr[kRsp];
+  const auto pointer = [&](uint64_t offset) { return (c->gpr[kRsp] & ~mask) | (offset & mask); };  // as the whole register would be
   const auto push_value = [&](uint64_t value) {
     top -= operand_size;
     rt_store(c, segment_linear(*c, kSs, top & mask, operand_size, true), operand_size | kOperandStack, value);
   };
   push_value(c->gpr[kRbp]);
-  const uint64_t frame_pointer = top;
+  const uint64_t frame_pointer = pointer(top);
   for (uint32_t i = 1; i < level; ++i) {
     const uint64_t at = (c->gpr[kRbp] - i * operand_size) & mask;
     push_value(rt_load(c, segment_linear(*c, kSs, at, operand_size, false), operand_size | kOperandStack));
@@ -54,9 +56,19 @@ void rt_enter(CpuState* c, uint32_t operand_size, uint32_t frame, uint32_t level
   if (level) push_value(frame_pointer);
   top -= frame;
   // The new top of the stack must be writable.
-  mmu_probe_write(*c, segment_linear(*c, kSs, top & mask, operand_size, true), operand_size, false);
-  write_register(*c, kRbp, frame_pointer & (mask | ~width_mask(operand_size)), operand_size == 2 ? 2 : operand_size);
+  const uint64_t new_top = segment_linear(*c, kSs, top & mask, operand_size, true);
+  check_stack_alignment(*c, new_top, operand_size);
+  mmu_probe_write(*c, new_top, operand_size, false);
+  write_register(*c, kRbp, frame_pointer, operand_size);
   set_rsp(*c, top);
+}
+
+uint64_t rt_random(CpuState* c) {
+  uint64_t x = c->random;  // xorshift64
+  x ^= x << 13;
+  x ^= x >> 7;
+  x ^= x << 17;
+  return c->random = x;
 }
 
 void rt_leave(CpuState* c, uint32_t operand_size) {
@@ -65,6 +77,7 @@ void rt_leave(CpuState* c, uint32_t operand_size) {
   const uint64_t at = c->gpr[kRbp] & width_mask(stack);
   uint64_t value = 0;
   const uint64_t linear = segment_linear(*c, kSs, at, operand_size, false);
+  check_stack_alignment(*c, linear, operand_size);
   mmu_read(*c, linear, &value, operand_size);
   c->gpr[kRsp] = saved;
   set_rsp(*c, at + operand_size);
@@ -74,8 +87,11 @@ void rt_leave(CpuState* c, uint32_t operand_size) {
 void rt_pusha(CpuState* c, uint32_t operand_size) {
   const uint64_t saved = c->gpr[kRsp];
   const uint64_t mask = width_mask(stack_width(*c));
-  for (uint32_t i = 1; i <= 8; ++i)
-    mmu_probe_write(*c, segment_linear(*c, kSs, (saved - i * operand_size) & mask, operand_size, true), operand_size, false);
+  for (uint32_t i = 1; i <= 8; ++i) {
+    const uint64_t linear = segment_linear(*c, kSs, (saved - i * operand_size) & mask, operand_size, true);
+    check_stack_alignment(*c, linear, operand_size);
+    mmu_probe_write(*c, linear, operand_size, false);
+  }
   for (uint32_t r = 0; r < 8; ++r) push(*c, r == kRsp ? saved : c->gpr[r], operand_size);
 }
 
@@ -83,8 +99,11 @@ void rt_popa(CpuState* c, uint32_t operand_size) {
   const uint64_t saved = c->gpr[kRsp];
   const uint64_t mask = width_mask(stack_width(*c));
   uint64_t values[8] = {};
-  for (uint32_t i = 0; i < 8; ++i)
-    mmu_read(*c, segment_linear(*c, kSs, (saved + i * operand_size) & mask, operand_size, false), &values[i], operand_size);
+  for (uint32_t i = 0; i < 8; ++i) {
+    const uint64_t linear = segment_linear(*c, kSs, (saved + i * operand_size) & mask, operand_size, false);
+    check_stack_alignment(*c, linear, operand_size);
+    mmu_read(*c, linear, &values[i], operand_size);
+  }
   for (uint32_t i = 0; i < 8; ++i)
     if (i != 3) write_register(*c, 7 - i, values[i], operand_size);  // the pushed stack pointer is skipped
   set_rsp(*c, saved + 8 * operand_size);
@@ -97,7 +116,10 @@ void rt_xlat(CpuState* c, uint32_t segment, uint32_t address_width) {
 }
 
 void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size) {
-  const uint64_t low = rt_load(c, linear, operand_size), high = rt_load(c, linear + operand_size, operand_size);
+  const uint32_t operand_flags = operand_size & ~kOperandSize;
+  operand_size &= kOperandSize;
+  const uint64_t low = rt_load(c, linear, operand_size | operand_flags);
+  const uint64_t high = rt_load(c, linear + operand_size, operand_size | operand_flags);
   const int64_t i = operand_size == 2 ? static_cast<int16_t>(index) : static_cast<int32_t>(index);
   const int64_t l = operand_size == 2 ? static_cast<int16_t>(low) : static_cast<int32_t>(low);
   const int64_t h = operand_size == 2 ? static_cast<int16_t>(high) : static_cast<int32_t>(high);
@@ -154,8 +176,6 @@ void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate) {
 
 namespace {
 
-// AVX2 gathers touch only the elements whose mask is set. A fault leaves all registers as they were (the SDM lets elements
-// right of the fault be complete; the instruction starts over).
 int64_t signed_element(const uint8_t* from, uint32_t size) {
   int64_t value = 0;
   if (size == 4) {
@@ -168,42 +188,78 @@ int64_t signed_element(const uint8_t* from, uint32_t size) {
   return value;
 }
 
-}  // namespace
+struct Gather {
+  uint64_t base;
+  GatherForm form;
+  uint32_t at;    // element
+  bool gathered;  // any so far
+};
 
-void rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
-  const GatherForm form = GatherForm::unpack(packed);
-  for (uint32_t i = 0; i < form.count; ++i) {
-    if (!(c->operand[2][(i + 1) * form.element_size - 1] & 0x80)) continue;
-    const int64_t index = signed_element(&c->operand[1][i * form.index_size], form.index_size);
-    const uint64_t offset = (base + (static_cast<uint64_t>(index) << form.scale_shift)) & width_mask(form.address_width);
-    mmu_read(*c, segment_linear(*c, form.segment, offset, form.element_size, false), &c->operand[0][i * form.element_size],
-             form.element_size);
+void gather_elements(CpuState* c, uint64_t argument) {
+  Gather& g = *reinterpret_cast<Gather*>(argument);
+  const GatherForm& form = g.form;
+  for (; g.at < form.count; ++g.at) {
+    if (!(c->operand[2][(g.at + 1) * form.element_size - 1] & 0x80)) continue;
+    const int64_t index = signed_element(&c->operand[1][g.at * form.index_size], form.index_size);
+    const uint64_t offset = (g.base + (static_cast<uint64_t>(index) << form.scale_shift)) & width_mask(form.address_width);
+    const uint64_t linear = segment_linear(*c, form.segment, offset, form.element_size, false);
+    if (c->key & key::kSingleStep) debug_note_access(*c, linear, form.element_size, false);
+    mmu_read(*c, linear, &c->operand[0][g.at * form.element_size], form.element_size);
+    g.gathered = true;
   }
-  for (uint32_t i = form.count * form.element_size; i < 32; ++i) c->operand[0][i] = 0;
-  for (uint32_t i = 0; i < 32; ++i) c->operand[2][i] = 0;
 }
 
-void rt_masked_load(CpuState* c, uint64_t linear, uint32_t element, uint32_t total) {
+}  // namespace
+
+// Elements whose mask is clear are not touched. At a fault the elements before it are complete and their masks are clear; if any was
+// gathered, the instruction starts again with the rest, so that traps of those come before the fault (SDM vol. 2C, VGATHERDPS).
+GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
+  Gather g{base, GatherForm::unpack(packed), 0, false};
+  const uint32_t size = g.form.element_size;
+  const Unwind end = soft_guarded(c, gather_elements, reinterpret_cast<uint64_t>(&g));
+  if (end != Unwind::None && end != Unwind::Exception) unwind_to_loop(*c, end);  // nothing is committed
+  if (end == Unwind::Exception) {
+    for (uint32_t i = 0; i < g.at * size; ++i) c->operand[2][i] = 0;
+    return g.gathered ? GatherEnd::Again : GatherEnd::Fault;
+  }
+  for (uint32_t i = g.form.count * size; i < 32; ++i) c->operand[0][i] = 0;
+  for (uint32_t i = 0; i < 32; ++i) c->operand[2][i] = 0;
+  return GatherEnd::Complete;
+}
+
+void rt_gather_fault(CpuState* c) { unwind_to_loop(*c, Unwind::Exception); }
+
+// An element whose mask is clear is not accessed at all, and alignment is not checked (SDM vol. 2C, VMASKMOV).
+void rt_masked_load(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total) {
   for (uint32_t i = 0; i < 32; ++i) c->operand[0][i] = 0;
   for (uint32_t i = 0; i < total; i += element) {
     if (!(c->operand[1][i + element - 1] & 0x80)) continue;
-    const uint64_t value = rt_load(c, linear + i, element);
-    __builtin_memcpy(&c->operand[0][i], &value, 4);
-    if (element == 8) __builtin_memcpy(&c->operand[0][i], &value, 8);
+    const uint64_t linear = segment_linear(*c, segment, offset + i, element, false);
+    if (c->key & key::kSingleStep) debug_note_access(*c, linear, element, false);
+    mmu_read(*c, linear, &c->operand[0][i], element);
   }
 }
 
-void rt_masked_store(CpuState* c, uint64_t linear, uint32_t element, uint32_t total) {
+void rt_masked_store(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total) {
   for (uint32_t i = 0; i < total; i += element)
-    if (c->operand[1][i + element - 1] & 0x80) {
-      if (code64(*c) && (!canonical(linear + i) || !canonical(linear + i + element - 1))) raise(*c, kGp, 0);
-      mmu_probe_write(*c, linear + i, element, false);
-    }
+    if (c->operand[1][i + element - 1] & 0x80)
+      mmu_probe_write(*c, segment_linear(*c, segment, offset + i, element, true), element, false);
   for (uint32_t i = 0; i < total; i += element) {
     if (!(c->operand[1][i + element - 1] & 0x80)) continue;
-    uint64_t value = 0;
-    for (uint32_t k = 0; k < element; ++k) value |= static_cast<uint64_t>(c->operand[0][i + k]) << (8 * k);
-    rt_store(c, linear + i, element, value);
+    const uint64_t linear = segment_linear(*c, segment, offset + i, element, true);
+    if (c->key & key::kSingleStep) debug_note_access(*c, linear, element, true);
+    mmu_write(*c, linear, &c->operand[0][i], element);
+  }
+}
+
+// Whether the whole operand must be writable is the implementation's choice (SDM vol. 2B, MASKMOVDQU): the processors at hand want it.
+void rt_masked_store_bytes(CpuState* c, uint64_t linear, uint32_t total) {
+  if (code64(*c) && (!canonical(linear) || !canonical(linear + total - 1))) raise(*c, kGp, 0);
+  mmu_probe_write(*c, linear, total, false);
+  for (uint32_t i = 0; i < total; ++i) {
+    if (!(c->operand[1][i] & 0x80)) continue;
+    if (c->key & key::kSingleStep) debug_note_access(*c, linear + i, 1, true);
+    mmu_write(*c, linear + i, &c->operand[0][i], 1);
   }
 }
 

@@ -230,6 +230,7 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
   uint8_t* const host = c->bounce;         // 28 + 80
   uint8_t* const image = c->bounce + 256;  // the guest's
   const bool store = kind == static_cast<uint32_t>(X87Env::Stenv) || kind == static_cast<uint32_t>(X87Env::Save);
+  if ((c->key & key::kAlignmentCheck) && (linear & (operand_size - 1))) raise(*c, kAc, 0);
   if (store) {
     mmu_probe_write(*c, linear, total, false);
     if (with_registers)

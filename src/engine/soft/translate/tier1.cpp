@@ -18,10 +18,10 @@ uint32_t base_offset(SegmentIndex segment) {
   return static_cast<uint32_t>(offsetof(CpuState, seg) + segment * sizeof(SegmentRegister) + offsetof(SegmentRegister, base));
 }
 
-// The alignment check of SSE operands comes before the segment's limit.
+// The alignment check of SSE operands comes before the segment's limit. In 64-bit code for FS and GS only.
 uint64_t segment_linear_c(CpuState* c, uint32_t segment, uint64_t offset, uint32_t size, uint32_t write) {
   const uint32_t bytes = size & kOperandSize;
-  if ((size & kOperandAligned) && (c->seg[segment].attributes & attr::kPresent))
+  if (!code64(*c) && (size & kOperandAligned) && (c->seg[segment].attributes & attr::kPresent))
     rt_check_aligned(c, (c->seg[segment].base + offset) & 0xffffffff, size);
   return segment_linear(*c, segment, offset, bytes, write);
 }
@@ -79,12 +79,21 @@ Tier1::Flow Tier1::advance_and_check(const Instruction& in) {
   advance(in);
   as_.compare_state_imm8(offsetof(CpuState, request), 0);
   const auto go_on = as_.jump_if(kZero);
+  as_.store_imm32(offsetof(CpuState, left_early), 1);
   epilogue();
   as_.bind(go_on);
   return Flow::Next;
 }
 
-bool Tier1::stack_segment(const ZydisDecodedOperand& memory) const { return memory.mem.segment == ZYDIS_REGISTER_SS; }
+bool Tier1::checks_segment(const ZydisDecodedOperand& memory) const {
+  if (code64()) return false;
+  const SegmentIndex segment = segment_index(memory.mem.segment);
+  return (key_ & key::kSegmented) || (segment != kDs && segment != kEs && segment != kSs);
+}
+
+uint32_t Tier1::operand_flags(const ZydisDecodedOperand& memory) const {
+  return (memory.mem.segment == ZYDIS_REGISTER_SS ? kOperandStack : 0) | (checks_segment(memory) ? kOperandChecked : 0);
+}
 
 void Tier1::effective_address(const Instruction& in, const ZydisDecodedOperand& memory, int64_t rsp_adjust) {
   const auto& mem = memory.mem;
@@ -125,10 +134,11 @@ void Tier1::linear_address(const Instruction& in, const ZydisDecodedOperand& mem
 void Tier1::linear_from_offset(const ZydisDecodedOperand& memory, uint32_t size, bool write) {
   const SegmentIndex segment = segment_index(memory.mem.segment);
   if (code64()) {
-    if (segment == kFs || segment == kGs) as_.add_from_state(hRsi, base_offset(segment));
+    if (segment != kFs && segment != kGs) return;
+    if (!host_is_amd()) return as_.add_from_state(hRsi, base_offset(segment));
+  } else if (!checks_segment(memory)) {
     return;
   }
-  if (!(key_ & key::kSegmented) && (segment == kDs || segment == kEs || segment == kSs)) return;
   as_.move(hRdx, hRsi);
   as_.move_imm(hRsi, segment);
   as_.move_imm(hRcx, size);
@@ -148,7 +158,7 @@ void Tier1::read_operand(const Instruction& in, const ZydisDecodedOperand& opera
     case ZYDIS_OPERAND_TYPE_MEMORY: {
       const uint32_t size = operand.size / 8u;
       linear_address(in, operand, size, false);
-      as_.move_imm(hRdx, size | (stack_segment(operand) ? kOperandStack : 0));
+      as_.move_imm(hRdx, size | operand_flags(operand));
       call(rt_load);
       break;
     }
@@ -164,7 +174,7 @@ void Tier1::write_operand(const Instruction& in, const ZydisDecodedOperand& oper
   }
   as_.store(offsetof(CpuState, operand), hRax);
   linear_address(in, operand, size, true, rsp_adjust);
-  as_.move_imm(hRdx, size | (stack_segment(operand) ? kOperandStack : 0));
+  as_.move_imm(hRdx, size | operand_flags(operand));
   as_.load(hRcx, offsetof(CpuState, operand));
   call(rt_store);
 }
@@ -188,8 +198,8 @@ bool Tier1::unavailable(const Instruction& in) {
     vector = vector || family == ZYDIS_REGCLASS_XMM || family == ZYDIS_REGCLASS_YMM;
   }
   const ZydisMnemonic m = in.mnemonic();
-  const bool x87 = in.decoded.meta.isa_ext == ZYDIS_ISA_EXT_X87 || m == ZYDIS_MNEMONIC_FXSAVE || m == ZYDIS_MNEMONIC_FXRSTOR ||
-                   m == ZYDIS_MNEMONIC_FXSAVE64 || m == ZYDIS_MNEMONIC_FXRSTOR64 || in.decoded.meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
+  const bool x87 = is_x87(in) || m == ZYDIS_MNEMONIC_FXSAVE || m == ZYDIS_MNEMONIC_FXRSTOR ||
+                   m == ZYDIS_MNEMONIC_FXSAVE64 || m == ZYDIS_MNEMONIC_FXRSTOR64;
   mmx = mmx || m == ZYDIS_MNEMONIC_EMMS;
   const bool vex = in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
   const bool xsave = in.decoded.meta.category == ZYDIS_CATEGORY_XSAVE || in.decoded.meta.category == ZYDIS_CATEGORY_XSAVEOPT;
@@ -199,6 +209,9 @@ bool Tier1::unavailable(const Instruction& in) {
     if (condition) emit_raise(what);
     return condition;
   };
+  // No 64-bit element goes to or from a general register outside 64-bit code; the other instructions ignore VEX.W there.
+  const bool element64 = m == ZYDIS_MNEMONIC_VPEXTRD || m == ZYDIS_MNEMONIC_VPEXTRQ || m == ZYDIS_MNEMONIC_VPINSRD || m == ZYDIS_MNEMONIC_VPINSRQ;
+  if (raise_if(element64 && !code64() && in.decoded.raw.vex.W, kUd)) return true;
   if (m == ZYDIS_MNEMONIC_FWAIT) return raise_if(key_ & key::kWaitNm, kNm);
   if (x87) return raise_if(key_ & key::kX87Nm, kNm);
   if (xsave && m != ZYDIS_MNEMONIC_XGETBV && m != ZYDIS_MNEMONIC_XSETBV) {
@@ -211,8 +224,11 @@ bool Tier1::unavailable(const Instruction& in) {
 }
 
 void Tier1::x87_pointers(const Instruction& in) {
-  if (in.decoded.meta.isa_ext != ZYDIS_ISA_EXT_X87) return;
+  if (!is_x87(in)) return;
   switch (in.mnemonic()) {
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
     case ZYDIS_MNEMONIC_FNCLEX:
     case ZYDIS_MNEMONIC_FLDCW:
     case ZYDIS_MNEMONIC_FNSTCW:
@@ -234,6 +250,22 @@ void Tier1::x87_pointers(const Instruction& in) {
     effective_address(in, in.operand[i]);
     as_.store(offsetof(CpuState, x87_dp), hRsi);
   }
+}
+
+void Tier1::wait_for_x87(const Instruction& in) {
+  bool waits = false;
+  switch (in.mnemonic()) {
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE: return;
+    default: waits = is_x87(in);
+  }
+  for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
+    const auto& operand = in.operand[i];
+    waits = waits || (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(operand.reg.value) == ZYDIS_REGCLASS_MMX);
+  }
+  if (waits) as_.byte(0x9b);
 }
 
 bool Tier1::emit(const Instruction& in) {

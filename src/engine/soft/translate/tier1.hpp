@@ -15,7 +15,8 @@ namespace lodge::engine::soft {
 class Tier1 {
  public:
   // `slow`: the form that goes through rt_slow_begin() and rt_slow_commit().
-  Tier1(Assembler& as, uint32_t key, bool slow) : as_(as), key_(key), slow_(slow) {}
+  // `repeatable`: nothing of the host's randomness (virtual clock).
+  Tier1(Assembler& as, uint32_t key, bool slow, bool repeatable) : as_(as), key_(key), slow_(slow), repeatable_(repeatable) {}
 
   void prologue();
   void epilogue();
@@ -55,15 +56,22 @@ class Tier1 {
   Flow far_transfer(const Instruction& in);
   Flow system(const Instruction& in, bool& known);
   Flow masked_move(const Instruction& in);
+  void zero_low_vectors(bool all);
+  void exchange_rax_r8(const Instruction& in);
   Flow gather(const Instruction& in);
+  Flow adjust_rpl(const Instruction& in);
   void x87_pointers(const Instruction& in);
+  // FWAIT in front of what faults on an x87 exception that waits: that comes before the memory operand's faults (SDM vol. 3, table 6-2).
+  void wait_for_x87(const Instruction& in);
 
   // --- pieces
   // The effective address into RSI (offset), then the linear address there too, with segment checks outside 64-bit code.
   void effective_address(const Instruction& in, const ZydisDecodedOperand& memory, int64_t rsp_adjust = 0);
   void linear_address(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size, bool write, int64_t rsp_adjust = 0);
   void linear_from_offset(const ZydisDecodedOperand& memory, uint32_t size, bool write);
-  bool stack_segment(const ZydisDecodedOperand& memory) const;
+  // kOperandStack and kOperandChecked.
+  uint32_t operand_flags(const ZydisDecodedOperand& memory) const;
+  bool checks_segment(const ZydisDecodedOperand& memory) const;
   // An operand's value, zero-extended, into RAX; or RAX into an operand of `size` bytes.
   void read_operand(const Instruction& in, const ZydisDecodedOperand& operand);
   void write_operand(const Instruction& in, const ZydisDecodedOperand& operand, uint32_t size, int64_t rsp_adjust = 0);
@@ -77,6 +85,7 @@ class Tier1 {
   }
   void set_next_rip(const Instruction& in);
   void set_next_rip_keeping_rax(const Instruction& in);
+  static uint32_t far_pointer_bytes(const Instruction& in);
   void far_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size);
   Flow commit_next_rip();                         // rip = next_rip: the block ends
   void advance(const Instruction& in);            // rip += length
@@ -90,6 +99,7 @@ class Tier1 {
   Assembler& as_;
   uint32_t key_;
   bool slow_;
+  bool repeatable_;
 };
 
 }  // namespace lodge::engine::soft

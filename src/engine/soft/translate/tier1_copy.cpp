@@ -59,6 +59,13 @@ RegisterUse register_use(const Instruction& in) {
   return use;
 }
 
+// In an operand (hidden ones of PCMPESTRI included), or in its place a memory operand of the same width.
+bool names_general_register(const Instruction& in) {
+  for (uint32_t i = 0; i < in.decoded.operand_count; ++i)
+    if (in.operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_index(in.operand[i].reg.value) >= 0) return true;
+  return in.mnemonic() == ZYDIS_MNEMONIC_VMOVD || in.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SS || in.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SD;
+}
+
 // Memory operands that must be aligned to their size (SDM vol. 2, exception types 1, 2 and 4; CMPXCHG16B).
 bool needs_alignment(const Instruction& in, uint32_t bytes) {
   if (bytes != 16 && bytes != 32) return false;
@@ -118,8 +125,10 @@ Tier1::MemoryUse Tier1::memory_use(const Instruction& in) const {
     if (operand.actions & ZYDIS_OPERAND_ACTION_CONDWRITE) use.read = use.write = true;
   }
   if (!use.operand) return use;
+  // With an unmasked exception x87 stores write nothing (SDM vol. 1, 8.5): the bounce buffer must hold what stays.
+  if (slow_ && use.write && is_x87(in)) use.read = true;
   if (needs_alignment(in, use.size)) use.size |= kOperandAligned;
-  if (stack_segment(*use.operand)) use.size |= kOperandStack;
+  use.size |= operand_flags(*use.operand);
   if (in.locked() || in.mnemonic() == ZYDIS_MNEMONIC_XCHG) use.size |= kOperandLocked;
   return use;
 }
@@ -177,6 +186,8 @@ void Tier1::copied_bytes(const Instruction& in, Host memory, Host stack_alias, b
     rm = memory;
     base_high = index_high = false;
   }
+  // Outside 64-bit code there are no 64-bit general registers, whatever VEX.W says.
+  if (vex && !long_guest && names_general_register(in)) rex_w = false;
 
   bool modrm = in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM;
   uint8_t immediate_from = raw.imm[0].size ? raw.imm[0].offset : static_cast<uint8_t>(in.length());
@@ -321,6 +332,7 @@ Tier1::Flow Tier1::copy(const Instruction& in) {
   Host memory = hRsi;
   if (use.operand) {
     memory = choose(taken);
+    wait_for_x87(in);
     linear_address(in, *use.operand, use.size, use.write);
     host_pointer(use, memory);
   }

@@ -273,12 +273,16 @@ Tier1::Flow Tier1::segment_move(const Instruction& in) {
 
 // LDS, LES, LFS, LGS, LSS: offset and selector from memory.
 Tier1::Flow Tier1::load_far_pointer(const Instruction& in, SegmentIndex segment) {
-  const uint32_t size = in.operand_bytes();
+  const uint32_t size = far_pointer_bytes(in);
   far_operand(in, *memory_operand(in), size);
   set_next_rip(in);
   as_.load(hRdx, kSpill + 64, 2);
   as_.move_imm(hRsi, segment);
   call(sys_load_segment);
+  if (segment == kSs) {  // LSS loads both halves of the stack pointer: no shadow, unlike MOV and POP
+    as_.move_imm(hRcx, kShadowNone);
+    as_.store(offsetof(CpuState, shadow), hRcx, 1);
+  }
   as_.load(hRax, kSpill);
   write_operand(in, in.operand[0], size);
   return commit_next_rip();
@@ -287,18 +291,24 @@ Tier1::Flow Tier1::load_far_pointer(const Instruction& in, SegmentIndex segment)
 // m16:16, m16:32, m16:64: the offset into spill slot 0, the selector into slot 1.
 void Tier1::far_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size) {
   // Two accesses: the second one's offset wraps with the address size.
-  const uint32_t stack = stack_segment(memory) ? kOperandStack : 0;
+  const uint32_t flags = operand_flags(memory);
   linear_address(in, memory, size, false);
-  as_.move_imm(hRdx, size | stack);
+  as_.move_imm(hRdx, size | flags);
   call(rt_load);
   as_.store(kSpill, hRax);
   effective_address(in, memory);
   as_.lea(hRsi, hRsi, static_cast<int32_t>(size));
   if (in.decoded.address_width < 64) as_.zero_extend(hRsi, in.decoded.address_width / 8);
   linear_from_offset(memory, 2, false);
-  as_.move_imm(hRdx, 2 | stack);
+  as_.move_imm(hRdx, 2 | flags);
   call(rt_load);
   as_.store(kSpill + 64, hRax);
+}
+
+// The offset's width in memory: AMD's processors know no m16:64 (APM vol. 3, JMP far).
+uint32_t Tier1::far_pointer_bytes(const Instruction& in) {
+  const uint32_t size = in.operand_bytes();
+  return size == 8 && host_is_amd() ? 4 : size;
 }
 
 Tier1::Flow Tier1::far_transfer(const Instruction& in) {
@@ -317,7 +327,7 @@ Tier1::Flow Tier1::far_transfer(const Instruction& in) {
     as_.move_imm(hRsi, operand.ptr.segment);
     as_.move_imm(hRdx, operand.ptr.offset);
   } else {
-    far_operand(in, operand, size);
+    far_operand(in, operand, far_pointer_bytes(in));
     set_next_rip(in);
     as_.load(hRsi, kSpill + 64, 2);
     as_.load(hRdx, kSpill);
@@ -339,13 +349,13 @@ Tier1::Flow Tier1::masked_move(const Instruction& in) {
     for (uint32_t i = 0; i < in.decoded.operand_count && found < 2; ++i)
       if (in.operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER && in.operand[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
         vectors[found++] = in.operand[i].reg.value;
-    if (m == ZYDIS_MNEMONIC_MASKMOVQ) as_.byte(0x9b);  // an x87 error that waits comes first, as with any MMX instruction
+    wait_for_x87(in);
     spill(0, vectors[0]);
     spill(1, vectors[1]);
-    linear_address(in, *memory, 1, true);
-    as_.move_imm(hRdx, 1);
-    as_.move_imm(hRcx, m == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16);
-    call(rt_masked_store);
+    const uint32_t bytes = m == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+    linear_address(in, *memory, bytes, true);
+    as_.move_imm(hRdx, bytes);
+    call(rt_masked_store_bytes);
     return advance_and_check(in);
   }
   const uint32_t element = m == ZYDIS_MNEMONIC_VMASKMOVPS || m == ZYDIS_MNEMONIC_VPMASKMOVD ? 4 : 8;
@@ -353,9 +363,10 @@ Tier1::Flow Tier1::masked_move(const Instruction& in) {
   const bool load = in.operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
   spill(1, in.operand[1].reg.value);
   if (!load) spill(0, in.operand[2].reg.value);
-  linear_address(in, *memory, total, !load);
-  as_.move_imm(hRdx, element);
-  as_.move_imm(hRcx, total);
+  effective_address(in, *memory);
+  as_.move_imm(hRdx, segment_index(memory->mem.segment));
+  as_.move_imm(hRcx, element);
+  as_.move_imm(hR8, total);
   if (!load) {
     call(rt_masked_store);
     return advance_and_check(in);
@@ -391,6 +402,13 @@ Tier1::Flow Tier1::gather(const Instruction& in) {
   call(rt_gather);
   reload(0, in.operand[0].reg.value);
   reload(2, in.operand[2].reg.value);
+  as_.alu_imm8(7, hRax, static_cast<int8_t>(GatherEnd::Again), false);
+  const auto complete = as_.jump_if(kBelow);
+  const auto fault = as_.jump_if(kNotZero);
+  epilogue();
+  as_.bind(fault);
+  call(rt_gather_fault);
+  as_.bind(complete);
   advance(in);
   return Flow::Next;
 }
@@ -399,6 +417,32 @@ void Tier1::set_next_rip_keeping_rax(const Instruction& in) {
   as_.load(hRcx, kRip);
   as_.lea(hRcx, hRcx, static_cast<int32_t>(in.length()), code64());
   as_.store(kNextRip, hRcx);
+}
+
+void Tier1::exchange_rax_r8(const Instruction& in) {
+  const bool narrow = std::any_of(in.decoded.raw.prefixes, in.decoded.raw.prefixes + in.decoded.raw.prefix_count,
+                                  [](const auto& prefix) { return prefix.value == 0x66; });
+  const uint32_t size = in.decoded.raw.rex.W ? 8 : narrow ? 2 : 4;
+  as_.load(hRax, gpr_offset(kRax), size);
+  as_.load(hRcx, gpr_offset(8), size);
+  as_.store(gpr_offset(8), hRax, size == 2 ? 2 : 8);
+  as_.store(gpr_offset(kRax), hRcx, size == 2 ? 2 : 8);
+  advance(in);
+}
+
+// VZEROUPPER and VZEROALL outside 64-bit code: registers 0 to 7 (SDM vol. 2C).
+void Tier1::zero_low_vectors(bool all) {
+  for (uint8_t r = 0; r < 8; ++r) {
+    as_.byte(0xc5);
+    if (all) {  // vpxor r, r, r
+      as_.byte(static_cast<uint8_t>(0x81 | (~r & 15) << 3));
+      as_.byte(0xef);
+    } else {  // vmovaps r, r
+      as_.byte(0xf8);
+      as_.byte(0x28);
+    }
+    as_.modrm(3, r, r);
+  }
 }
 
 bool Tier1::special(const Instruction& in, Flow& flow) {
@@ -456,6 +500,10 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
 
     case ZYDIS_MNEMONIC_NOP: advance(in); return true;
     case ZYDIS_MNEMONIC_PAUSE:
+      if (in.decoded.raw.rex.B) {  // REX.B makes it XCHG with R8 (SDM vol. 2B, NOP)
+        exchange_rax_r8(in);
+        return true;
+      }
       as_.byte(0xf3), as_.byte(0x90);
       advance(in);
       return true;
@@ -471,7 +519,7 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
     case ZYDIS_MNEMONIC_CLWB: {  // caches need no care here, but the address is checked like a load of a byte
       const auto& memory = *memory_operand(in);
       linear_address(in, memory, 1, false);
-      as_.move_imm(hRdx, 1 | (stack_segment(memory) ? kOperandStack : 0));
+      as_.move_imm(hRdx, 1 | operand_flags(memory));
       call(rt_load);
       advance(in);
       return true;
@@ -491,6 +539,15 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
       flow = Flow::End;
       return true;
 
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+      if (!repeatable_) break;
+      call(rt_random);
+      write_operand(in, in.operand[0], in.operand_bytes());
+      as_.store_imm16(offsetof(CpuState, flags_of), (eflags::kCf | 2) << 8);  // CF: a number was given; the others are cleared
+      advance(in);
+      return true;
+
     case ZYDIS_MNEMONIC_XLAT:
       as_.move_imm(hRsi, segment_index(memory_operand(in)->mem.segment));
       as_.move_imm(hRdx, in.decoded.address_width / 8);
@@ -500,7 +557,7 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
     case ZYDIS_MNEMONIC_BOUND:
       linear_address(in, in.operand[1], 2 * in.operand_bytes(), false);
       as_.load(hRdx, gpr_offset(gpr_index(in.operand[0].reg.value)), 4);
-      as_.move_imm(hRcx, in.operand_bytes());
+      as_.move_imm(hRcx, in.operand_bytes() | operand_flags(in.operand[1]));
       call(rt_bound);
       advance(in);
       return true;
@@ -514,6 +571,13 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
       as_.move_imm(hRsi, in.decoded.opcode);
       as_.move_imm(hRdx, in.decoded.raw.imm[0].size ? in.decoded.raw.imm[0].value.u & 0xff : 0);
       call(rt_decimal);
+      advance(in);
+      return true;
+
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VZEROALL:
+      if (code64()) break;
+      zero_low_vectors(m == ZYDIS_MNEMONIC_VZEROALL);
       advance(in);
       return true;
 

@@ -20,6 +20,8 @@ struct StateImage {
   bool wide;
 };
 
+bool stores(XsaveKind kind) { return kind != XsaveKind::Fxrstor && kind != XsaveKind::Xrstor && kind != XsaveKind::Xrstors; }
+
 bool state_image(ZydisMnemonic m, StateImage& image) {
   switch (m) {
     case ZYDIS_MNEMONIC_FXSAVE: image = {XsaveKind::Fxsave, false}; return true;
@@ -43,6 +45,32 @@ bool state_image(ZydisMnemonic m, StateImage& image) {
 }
 
 }  // namespace
+
+// ARPL. Memory is written only when the RPL changes, and the flag only when that has succeeded.
+Tier1::Flow Tier1::adjust_rpl(const Instruction& in) {
+  constexpr uint32_t kSource = offsetof(CpuState, operand) + 64, kNewFlags = kSource + 8, kOldFlags = kSource + 16;
+  constexpr uint32_t kFlags = offsetof(CpuState, flags_low);
+  read_operand(in, in.operand[1]);
+  as_.store(kSource, hRax);
+  read_operand(in, in.operand[0]);
+  as_.move(hRsi, hRax);
+  as_.load(hRdx, kSource);
+  as_.load(hRcx, kFlags, 1);
+  as_.store(kOldFlags, hRcx);
+  call(sys_arpl);
+  // The new flags wait beside the operands.
+  as_.load(hRcx, kOldFlags);
+  as_.load(hRdx, kFlags, 1);
+  as_.store(kNewFlags, hRdx);
+  as_.store(kFlags, hRcx, 1);
+  as_.alu_imm8(4, hRdx, eflags::kZf);
+  const auto same = as_.jump_if(kZero);
+  write_operand(in, in.operand[0], 2);
+  as_.bind(same);
+  as_.load(hRdx, kNewFlags);
+  as_.store(kFlags, hRdx, 1);
+  return advance_and_check(in);
+}
 
 Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
   const ZydisMnemonic m = in.mnemonic();
@@ -154,7 +182,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
   StateImage image;
   if (state_image(m, image)) {
     const auto& memory = in.operand[0];
-    linear_address(in, memory, image.kind <= XsaveKind::Fxrstor ? 512 : 576, image.kind != XsaveKind::Fxrstor);
+    linear_address(in, memory, image.kind <= XsaveKind::Fxrstor ? 512 : 576, stores(image.kind));
     as_.move_imm(hRdx, static_cast<uint32_t>(image.kind));
     as_.move_imm(hRcx, image.wide);
     call(rt_xsave);
@@ -210,14 +238,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
     case ZYDIS_MNEMONIC_LAR: return access_rights(sys_lar);
     case ZYDIS_MNEMONIC_LSL: return access_rights(sys_lsl);
     case ZYDIS_MNEMONIC_ARPL:
-      read_operand(in, in.operand[1]);
-      as_.store(offsetof(CpuState, operand) + 64, hRax);
-      read_operand(in, in.operand[0]);
-      as_.move(hRsi, hRax);
-      as_.load(hRdx, offsetof(CpuState, operand) + 64);
-      call(sys_arpl);
-      write_operand(in, in.operand[0], 2);
-      return advance_and_check(in);
+      return adjust_rpl(in);
 
     case ZYDIS_MNEMONIC_IRET:
     case ZYDIS_MNEMONIC_IRETD:
@@ -301,11 +322,13 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       as_.move_imm(hRdx, data.size / 8u);
       if (!in_instruction) {
         call(rt_out);
-        return advance_and_check(in);
+      } else {
+        call(rt_in);
+        write_operand(in, data, data.size / 8u);
       }
-      call(rt_in);
-      write_operand(in, data, data.size / 8u);
-      return advance_and_check(in);
+      // The block ends: a chip that reads the virtual clock sees just the instructions up to this one.
+      advance(in);
+      return Flow::End;
     }
 
     case ZYDIS_MNEMONIC_FNSTENV:
@@ -319,6 +342,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       const uint32_t format = size == 2 ? 2 : 4;
       const bool store = kind == X87Env::Stenv || kind == X87Env::Save;
       const auto& memory = in.operand[0];
+      wait_for_x87(in);
       linear_address(in, memory, (format == 2 ? 14 : 28) + (kind == X87Env::Save || kind == X87Env::Rstor ? 80 : 0), store);
       as_.move_imm(hRdx, static_cast<uint32_t>(kind));
       as_.move_imm(hRcx, format);

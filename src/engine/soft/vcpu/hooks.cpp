@@ -112,6 +112,8 @@ bool take_nmi(CpuState* c) {
 void virtual_time(CpuState* c) {
   virtual_time_expire(context_of(c));
   timers_changed(context_of(c));
+  // The local APIC wakes nobody for its own timer: the vCPU's thread is the one that expires it.
+  c->request.fetch_or(kRequestEvent);
 }
 
 // --- local APIC

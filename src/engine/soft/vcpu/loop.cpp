@@ -191,6 +191,12 @@ LoopExit debug_exit(CpuState& c) {
   return LoopExit::Exit;
 }
 
+// A completed instruction clears RF, unless it is the IRET that loaded it (SDM vol. 3, 18.3.1.1); debug_trap_pending() does it while stepping.
+void instruction_completed(CpuState& c) {
+  if (!c.rf_loaded) c.eflags_system &= ~eflags::kRf;
+  c.rf_loaded = false;
+}
+
 // Requests of other threads. True: leave with `exit`.
 bool look_at_requests(CpuState& c, LoopExit& exit) {
   const uint32_t request = c.request.load(std::memory_order_acquire);
@@ -318,16 +324,25 @@ LoopExit loop(CpuState& c) {
     c.instructions += block->count;
     const Unwind unwind = soft_guarded(&c, run_code, reinterpret_cast<uint64_t>(block->code));
     if (unwind == Unwind::None) [[likely]] {
+      if (c.left_early) [[unlikely]] {
+        c.left_early = 0;
+        const uint32_t unfinished = block->count - completed(c, *block);
+        c.budget += unfinished;
+        c.instructions -= unfinished;
+      }
       if (c.replay->count) replay_commit(c);
       if (stepping) {
         // MOV SS and POP SS hold the trap back until after the next instruction (SDM vol. 3, 6.8.3).
         if (const Step step = after_single_step(c, trap_flag && c.shadow != kShadowMovSs); step != Step::Next) return exit_of(step);
       }
+      else if (c.eflags_system & eflags::kRf) [[unlikely]]
+        instruction_completed(c);
       if (c.guest_debug_step) return debug_exit(c);
       continue;
     }
 
     const uint32_t unfinished = block->count - completed(c, *block);
+    if (unfinished != block->count) instruction_completed(c);
     c.budget += unfinished;
     c.instructions -= unfinished;
     switch (unwind) {
