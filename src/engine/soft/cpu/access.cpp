@@ -1,8 +1,7 @@
 #include "engine/soft/cpu/access.hpp"
 
-#include "engine/soft/cpu/mode.hpp"
-
 #include "engine/soft/cpu/descriptor.hpp"
+#include "engine/soft/cpu/mode.hpp"
 
 namespace lodge::engine::soft {
 namespace {

@@ -242,8 +242,7 @@ void rt_masked_load(CpuState* c, uint64_t offset, uint32_t segment, uint32_t ele
 
 void rt_masked_store(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total) {
   for (uint32_t i = 0; i < total; i += element)
-    if (c->operand[1][i + element - 1] & 0x80)
-      mmu_probe_write(*c, segment_linear(*c, segment, offset + i, element, true), element, false);
+    if (c->operand[1][i + element - 1] & 0x80) mmu_probe_write(*c, segment_linear(*c, segment, offset + i, element, true), element, false);
   for (uint32_t i = 0; i < total; i += element) {
     if (!(c->operand[1][i + element - 1] & 0x80)) continue;
     const uint64_t linear = segment_linear(*c, segment, offset + i, element, true);

@@ -198,8 +198,8 @@ bool Tier1::unavailable(const Instruction& in) {
     vector = vector || family == ZYDIS_REGCLASS_XMM || family == ZYDIS_REGCLASS_YMM;
   }
   const ZydisMnemonic m = in.mnemonic();
-  const bool x87 = is_x87(in) || m == ZYDIS_MNEMONIC_FXSAVE || m == ZYDIS_MNEMONIC_FXRSTOR ||
-                   m == ZYDIS_MNEMONIC_FXSAVE64 || m == ZYDIS_MNEMONIC_FXRSTOR64;
+  const bool x87 = is_x87(in) || m == ZYDIS_MNEMONIC_FXSAVE || m == ZYDIS_MNEMONIC_FXRSTOR || m == ZYDIS_MNEMONIC_FXSAVE64 ||
+                   m == ZYDIS_MNEMONIC_FXRSTOR64;
   mmx = mmx || m == ZYDIS_MNEMONIC_EMMS;
   const bool vex = in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
   const bool xsave = in.decoded.meta.category == ZYDIS_CATEGORY_XSAVE || in.decoded.meta.category == ZYDIS_CATEGORY_XSAVEOPT;
@@ -210,7 +210,8 @@ bool Tier1::unavailable(const Instruction& in) {
     return condition;
   };
   // No 64-bit element goes to or from a general register outside 64-bit code; the other instructions ignore VEX.W there.
-  const bool element64 = m == ZYDIS_MNEMONIC_VPEXTRD || m == ZYDIS_MNEMONIC_VPEXTRQ || m == ZYDIS_MNEMONIC_VPINSRD || m == ZYDIS_MNEMONIC_VPINSRQ;
+  const bool element64 =
+      m == ZYDIS_MNEMONIC_VPEXTRD || m == ZYDIS_MNEMONIC_VPEXTRQ || m == ZYDIS_MNEMONIC_VPINSRD || m == ZYDIS_MNEMONIC_VPINSRQ;
   if (raise_if(element64 && !code64() && in.decoded.raw.vex.W, kUd)) return true;
   if (m == ZYDIS_MNEMONIC_FWAIT) return raise_if(key_ & key::kWaitNm, kNm);
   if (x87) return raise_if(key_ & key::kX87Nm, kNm);

@@ -237,8 +237,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       return commit_next_rip();
     case ZYDIS_MNEMONIC_LAR: return access_rights(sys_lar);
     case ZYDIS_MNEMONIC_LSL: return access_rights(sys_lsl);
-    case ZYDIS_MNEMONIC_ARPL:
-      return adjust_rpl(in);
+    case ZYDIS_MNEMONIC_ARPL: return adjust_rpl(in);
 
     case ZYDIS_MNEMONIC_IRET:
     case ZYDIS_MNEMONIC_IRETD:

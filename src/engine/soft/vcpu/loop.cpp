@@ -191,7 +191,8 @@ LoopExit debug_exit(CpuState& c) {
   return LoopExit::Exit;
 }
 
-// A completed instruction clears RF, unless it is the IRET that loaded it (SDM vol. 3, 18.3.1.1); debug_trap_pending() does it while stepping.
+// A completed instruction clears RF, unless it is the IRET that loaded it (SDM vol. 3, 18.3.1.1); debug_trap_pending() does it while
+// stepping.
 void instruction_completed(CpuState& c) {
   if (!c.rf_loaded) c.eflags_system &= ~eflags::kRf;
   c.rf_loaded = false;
@@ -334,8 +335,7 @@ LoopExit loop(CpuState& c) {
       if (stepping) {
         // MOV SS and POP SS hold the trap back until after the next instruction (SDM vol. 3, 6.8.3).
         if (const Step step = after_single_step(c, trap_flag && c.shadow != kShadowMovSs); step != Step::Next) return exit_of(step);
-      }
-      else if (c.eflags_system & eflags::kRf) [[unlikely]]
+      } else if (c.eflags_system & eflags::kRf) [[unlikely]]
         instruction_completed(c);
       if (c.guest_debug_step) return debug_exit(c);
       continue;
