@@ -94,9 +94,9 @@ class Console:
         """Types a command at the prompt and returns what it printed. The markers' text differs from what is typed, so the
         terminal's echo is not mistaken for them."""
         self.type(f'echo lodge-"begin"; {command}; echo lodge-"end" $?\n')
-        self.expect(r"^lodge-begin\r?\n", timeout)
+        self.expect(r"^lodge-begin\r*\n", timeout)
         start = self.position
-        end = self.expect(r"lodge-end (\d+)\r?\n", timeout)
+        end = self.expect(r"lodge-end (\d+)\r*\n", timeout)
         self.expect(PROMPT, timeout)
         return self.output[start:end.start()].replace("\r", ""), int(end.group(1))
 
