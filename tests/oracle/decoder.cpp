@@ -223,9 +223,15 @@ bool safe_undecodable(Mode mode, std::span<const uint8_t> bytes) {
     // AVX-512's mask instructions are VEX-encoded, and Zydis is stricter with them than processors are.
     const size_t opcode_at = at + (opcode == 0xc4 ? 3 : 2);
     const uint8_t vex = opcode_at < bytes.size() ? bytes[opcode_at] : 0;
+    // VPERMQ and VPERMPD with VEX.W clear, which the manuals do not have, run on AMD's processors.
+    if (opcode == 0xc4 && (second & 0x1f) == 3 && vex <= 1) return false;
     return !((vex >= 0x30 && vex < 0x34) || (vex & 0xf0) == 0x40 || (vex & 0xf0) == 0x90);
   }
+  // LOCK VERW, which must be #UD (SDM vol. 2A, LOCK), runs where the microcode has made VERW clear the processor's buffers.
+  const bool verw = opcode == 0x0f && second == 0x00 && at + 2 < bytes.size() && (bytes[at + 2] >> 3 & 7) == 5;
+  if (verw) return false;
   // SYSCALL and kin, system instructions of group 7, MOV to control and debug registers, and what is above SSE4 in these maps.
+  if (opcode == 0x0f && (second & 0xfc) == 0x20) return false;  // AMD's LOCK MOV CR0 is MOV CR8 (APM vol. 3, MOV CRn)
   if (opcode == 0x0f) return second != 0x05 && second != 0x07 && second != 0x34 && second != 0x35 && second != 0x01 && second != 0xc7;
   return opcode != 0xca && opcode != 0xcb && opcode != 0xcf && opcode != 0xea && opcode != 0x9a && opcode != 0xff;
 }

@@ -324,7 +324,9 @@ class Builder {
   State& s_;
 };
 
+// Data never goes where code is: behind the instruction stands INT3, not something random.
 void Builder::patch(uint64_t linear, const void* data, size_t size) {
+  if (linear + size > kCode && linear < kCode + 2 * kPage) return;
   Patch p = {linear, uint8_t(std::min(size, sizeof p.data)), {}};
   std::memcpy(p.data.data(), data, p.length);
   c_.patches.push_back(p);
@@ -424,7 +426,7 @@ void Builder::random_registers() {
   for (auto& g : s_.gpr) g = interesting(r_);
   s_.gpr[kRsp] = kStack + 0x800 + r_.below(0x1000);
   if (r_.chance(90)) s_.gpr[kRsp] &= ~uint64_t{15};
-  if (c_.mode == Mode::Code16) s_.gpr[kRsp] = 0x20200000 | ((s_.gpr[kRsp] - kStack16Base) & 0xffff);
+  if (c_.mode == Mode::Code16) s_.gpr[kRsp] = kEspHigh16 | ((s_.gpr[kRsp] - kStack16Base) & 0xffff);
   if (!is_64()) {
     for (size_t g = 0; g < 16; ++g) s_.gpr[g] = g < 8 ? s_.gpr[g] & 0xffffffff : 0;
   }
@@ -738,7 +740,11 @@ void Builder::aim_branch() {
   if (op.type == ZYDIS_OPERAND_TYPE_MEMORY) patch(effective_address(op), &target, op.size / 8);
 }
 
-void Builder::patch_instruction() { patch(s_.rip + code_base(), c_.bytes.data(), c_.length); }
+void Builder::patch_instruction() {
+  Patch p = {s_.rip + code_base(), c_.length, {}};
+  std::copy_n(c_.bytes.begin(), c_.length, p.data.begin());
+  c_.patches.push_back(p);
+}
 
 void Builder::build() {
   random_vectors(r_, s_.vectors);
@@ -755,7 +761,7 @@ void Builder::build() {
     }
   }
   // As Native::kEspHigh16 says, whatever address ESP was to make.
-  if (c_.mode == Mode::Code16) s_.gpr[kRsp] = 0x20200000 | (s_.gpr[kRsp] & 0xffff);
+  if (c_.mode == Mode::Code16) s_.gpr[kRsp] = kEspHigh16 | (s_.gpr[kRsp] & 0xffff);
   if (c_.trap_flag) s_.rflags |= kTf;
   patch_instruction();
 }

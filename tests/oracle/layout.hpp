@@ -55,6 +55,11 @@ inline constexpr uint64_t kData16Base = kData - 0x2000;
 inline constexpr uint64_t kExtra16Base = kData - 0x4000;
 inline constexpr uint64_t kStack16Base = kStack - 0xe000;
 
+// ESP's upper half when 16-bit code starts: IRET to a 16-bit stack segment leaves it as it was before (SDM vol. 2A, IRET; the reason
+// for Linux's espfix). Natively it is the page of that IRET's own frame, which the guest does not have: differences() lets what
+// touches it pass.
+inline constexpr uint64_t kEspHigh16 = 0x20200000;
+
 // An entry of the local descriptor table, in the terms of modify_ldt(2).
 struct LdtEntry {
   uint32_t base;

@@ -103,7 +103,7 @@ void set_alarm(suseconds_t microseconds) {
   ::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
-uint64_t* iret_frame() { return reinterpret_cast<uint64_t*>(Native::kEspHigh16 + 0x800); }
+uint64_t* iret_frame() { return reinterpret_cast<uint64_t*>(kEspHigh16 + 0x800); }
 
 }  // namespace
 

@@ -20,10 +20,6 @@ class Native {
   static Result<std::unique_ptr<Native>> create();
   ~Native();
 
-  // ESP's upper half when 16-bit code starts: IRET to a 16-bit stack segment leaves it as it was before
-  // (SDM vol. 2A, IRET; the reason for Linux's espfix).
-  static constexpr uint64_t kEspHigh16 = 0x20200000;
-
   void run(const Case& test, Outcome& out);
 
  private:

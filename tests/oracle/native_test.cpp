@@ -42,7 +42,7 @@ class NativeTest : public ::testing::Test {
       s.cs = kSelCode16;
       s.ss = kSelStack16;
       s.ds = s.es = kSelData16;
-      s.gpr[kRsp] = Native::kEspHigh16 | (kStack + kPage - kStack16Base);
+      s.gpr[kRsp] = kEspHigh16 | (kStack + kPage - kStack16Base);
     }
     Patch p = {kCode + 0x100, c.length, {}};
     std::memcpy(p.data.data(), c.bytes.data(), c.length);

@@ -65,14 +65,14 @@ uint64_t stack_linear(CpuState& c, const Stack& stack, uint64_t offset, uint32_t
   return (stack.ss.base + offset) & 0xffffffff;
 }
 
-void check_stack_alignment(CpuState& c, uint64_t linear, uint32_t size) {
+void check_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   if ((c.key & key::kAlignmentCheck) && (linear & (size - 1))) raise(c, kAc, 0);
 }
 
 uint64_t stack_peek(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size) {
   uint64_t value = 0;
   const uint64_t linear = stack_linear(c, stack, stack.rsp + depth, size);
-  if (!stack.system) check_stack_alignment(c, linear, size);
+  if (!stack.system) check_alignment(c, linear, size);
   mmu_read(c, linear, &value, size);
   return value;
 }
@@ -83,6 +83,7 @@ uint64_t write_frame(CpuState& c, const Stack& stack, const Frame& frame) {
   bool contiguous = true;
   for (uint32_t i = 0; i < frame.count; ++i) {
     linear[i] = stack_linear(c, stack, stack.rsp - (i + 1) * frame.size, frame.size);
+    if (!stack.system) check_alignment(c, linear[i], frame.size);
     if (i > 0 && linear[i] + frame.size != linear[i - 1]) contiguous = false;
     for (uint32_t b = 0; b < frame.size; ++b)
       bytes[(frame.count - 1 - i) * frame.size + b] = static_cast<uint8_t>(frame.value[i] >> (8 * b));
@@ -105,7 +106,7 @@ uint64_t write_frame(CpuState& c, const Stack& stack, const Frame& frame) {
 void push(CpuState& c, uint64_t value, uint32_t size) {
   const Stack stack = current_stack(c);
   const uint64_t linear = stack_linear(c, stack, stack.rsp - size, size);
-  check_stack_alignment(c, linear, size);
+  check_alignment(c, linear, size);
   mmu_write(c, linear, &value, size);
   set_rsp(c, stack.rsp - size);
 }

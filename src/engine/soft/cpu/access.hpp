@@ -19,7 +19,7 @@ uint64_t pop(CpuState& c, uint32_t size);
 // Width of the stack pointer: 2, 4 or 8 bytes.
 uint32_t stack_width(const CpuState& c);
 void set_rsp(CpuState& c, uint64_t value);  // writes the low stack_width() bytes, zero-extended when 4
-// #AC for the stack accesses of instructions at CPL 3 (SDM vol. 3, 6.15).
-void check_stack_alignment(CpuState& c, uint64_t linear, uint32_t size);
+// #AC for accesses at CPL 3 of 2, 4 or 8 bytes, under EFLAGS.AC (SDM vol. 3, 6.15).
+void check_alignment(CpuState& c, uint64_t linear, uint32_t size);
 
 }  // namespace lodge::engine::soft

@@ -69,22 +69,22 @@ void rt_leave(CpuState* c, uint32_t operand_size);
 void rt_pusha(CpuState* c, uint32_t operand_size);
 void rt_popa(CpuState* c, uint32_t operand_size);
 void rt_xlat(CpuState* c, uint32_t segment, uint32_t address_width);
-void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size);  // with kOperandStack and kOperandChecked
+void rt_bound(CpuState* c, uint32_t index, uint32_t operand_size);  // the bounds in c.operand[0] and [1]
 // AAA, AAS, DAA, DAS, AAM, AAD, SALC by their opcode; `immediate` for AAM and AAD.
 void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate);
 
-void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide);
+// The offset of `linear` in `segment` is for the limit check of areas whose size depends on what is asked for.
+void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide, uint32_t segment, uint64_t offset);
 void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t operand_size);
 // VGATHER*/VPGATHER*: operands spilled to c.operand[0] (destination), [1] (index), [2] (mask), which hold the result, too.
 enum class GatherEnd : uint32_t { Complete, Again, Fault };
 GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t form);
 // Goes on with the fault that rt_gather() reported.
 [[noreturn]] void rt_gather_fault(CpuState* c);
-// VMASKMOV*, VPMASKMOV*: mask in c.operand[1], data in [0]; elements of `element` bytes in `total`, at an offset in the segment.
-void rt_masked_load(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total);
-void rt_masked_store(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total);
-// MASKMOVDQU, MASKMOVQ: the same by bytes.
-void rt_masked_store_bytes(CpuState* c, uint64_t linear, uint32_t total);
+// VMASKMOV*, VPMASKMOV*: mask in c.operand[1], data in [0]; form: MaskedForm.
+void rt_masked_load(CpuState* c, uint64_t offset, uint64_t form);
+void rt_masked_store(CpuState* c, uint64_t offset, uint64_t form);
+void rt_masked_store_bytes(CpuState* c, uint64_t offset, uint64_t form);  // MASKMOVDQU, MASKMOVQ: the same by bytes
 
 // RDRAND and RDSEED with a virtual clock: the same numbers in each run.
 uint64_t rt_random(CpuState* c);
@@ -92,6 +92,14 @@ uint64_t rt_random(CpuState* c);
 [[noreturn]] void rt_raise(CpuState* c, uint32_t vector);
 [[noreturn]] void rt_raise_error(CpuState* c, uint32_t vector, uint32_t error_code);
 }
+
+struct MaskedForm {
+  uint8_t segment, element, total, address_width;  // bytes
+  [[nodiscard]] uint64_t pack() const { return segment | uint64_t{element} << 8 | uint64_t{total} << 16 | uint64_t{address_width} << 24; }
+  static MaskedForm unpack(uint64_t v) {
+    return {static_cast<uint8_t>(v), static_cast<uint8_t>(v >> 8), static_cast<uint8_t>(v >> 16), static_cast<uint8_t>(v >> 24)};
+  }
+};
 
 struct GatherForm {
   uint8_t index_size, element_size, count, scale_shift, address_width, segment;

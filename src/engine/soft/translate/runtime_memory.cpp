@@ -29,12 +29,10 @@ bool misaligned(uint64_t linear, uint32_t size) {
 // 64-bit code: canonical first and last byte. Elsewhere segments were checked when they are not flat; a flat one ends at 4 GiB.
 void check_address(CpuState& c, uint64_t linear, uint32_t size) {
   const uint64_t last = linear + (size & kOperandSize) - 1;
-  if (code64(c)) {
-    if (!canonical(linear) || !canonical(last)) bad_address(c, size);
-  } else if (last > 0xffffffff && !(size & kOperandChecked)) {
-    if (misaligned(linear, size)) raise(c, kGp, 0);  // comes before the segment's limit
-    bad_address(c, size);
-  }
+  const bool good = code64(c) ? canonical(linear) && canonical(last) : last <= 0xffffffff || (size & kOperandChecked);
+  if (good) return;
+  if (misaligned(linear, size)) raise(c, kGp, 0);  // comes before what might be #SS
+  bad_address(c, size);
 }
 
 void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
@@ -42,7 +40,7 @@ void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
 }
 
 // #AC: natural alignment, that of eight bytes for ten-byte operands and of 16 for vectors of 32. Called with key::kAlignmentCheck set.
-void check_alignment(CpuState& c, uint64_t linear, uint32_t size) {
+void check_operand_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   const uint32_t bytes = size & kOperandSize;
   const uint32_t alignment = bytes == 10 ? 8 : bytes == 32 ? 16 : bytes & (0 - bytes);
   if (linear & (alignment - 1)) raise(c, kAc, 0);
@@ -177,12 +175,12 @@ void rt_check_aligned(CpuState* c, uint64_t linear, uint32_t size) { check_natur
 void rt_check_alignment(CpuState* c, uint64_t linear, uint32_t size) {
   check_address(*c, linear, size);
   check_natural_alignment(*c, linear, size);
-  check_alignment(*c, linear, size);
+  check_operand_alignment(*c, linear, size);
 }
 
 uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size) {
   check_address(*c, linear, size);
-  if (c->key & key::kAlignmentCheck) check_alignment(*c, linear, size);
+  if (c->key & key::kAlignmentCheck) check_operand_alignment(*c, linear, size);
   if (c->key & key::kSingleStep) debug_note_access(*c, linear, size & kOperandSize, false);
   uint64_t value = 0;
   mmu_read(*c, linear, &value, size & kOperandSize);
@@ -191,7 +189,7 @@ uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size) {
 
 void rt_store(CpuState* c, uint64_t linear, uint32_t size, uint64_t value) {
   check_address(*c, linear, size);
-  if (c->key & key::kAlignmentCheck) check_alignment(*c, linear, size);
+  if (c->key & key::kAlignmentCheck) check_operand_alignment(*c, linear, size);
   if (c->key & key::kSingleStep) debug_note_access(*c, linear, size & kOperandSize, true);
   mmu_write(*c, linear, &value, size & kOperandSize);
 }
@@ -244,7 +242,7 @@ void rt_call(CpuState* c, uint64_t target, uint32_t operand_size) {
   const uint64_t back = c->next_rip, saved = c->gpr[kRsp];
   const Stack stack = current_stack(*c);
   const uint64_t linear = stack_linear(*c, stack, saved - operand_size, operand_size);
-  check_stack_alignment(*c, linear, operand_size);
+  check_alignment(*c, linear, operand_size);
   if (c->mmu->tlb[c->view][tlb_index(linear)].write_tag != ((linear + operand_size - 1) & kPageMask))
     mmu_probe_write(*c, linear, operand_size, false);
   rt_jump(c, target, operand_size);

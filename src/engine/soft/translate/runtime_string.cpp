@@ -33,7 +33,8 @@ void compare(CpuState& c, uint64_t a, uint64_t b, uint32_t size) {
   c.flags_of = flags >> 11 & 1;
 }
 
-uint64_t load_element(CpuState& c, uint64_t linear, uint32_t size) { return rt_load(&c, linear, size); }
+uint64_t load_element(CpuState& c, uint64_t linear, uint32_t size) { return rt_load(&c, linear, size | kOperandChecked); }
+void store_element(CpuState& c, uint64_t linear, uint32_t size, uint64_t value) { rt_store(&c, linear, size | kOperandChecked, value); }
 
 uint64_t accumulator(const CpuState& c, uint32_t size) { return c.gpr[kRax] & width_mask(size); }
 void set_accumulator(CpuState& c, uint64_t value, uint32_t size) {
@@ -53,13 +54,13 @@ void iterate(CpuState& c, const StringForm& form) {
   switch (form.op) {
     case StringOp::Movs: {
       const uint64_t value = load_element(c, segment_linear(c, form.segment, source, size, false), size);
-      rt_store(&c, segment_linear(c, kEs, destination, size, true), size, value);
+      store_element(c, segment_linear(c, kEs, destination, size, true), size, value);
       advance(kRsi);
       advance(kRdi);
       break;
     }
     case StringOp::Stos:
-      rt_store(&c, segment_linear(c, kEs, destination, size, true), size, accumulator(c, size));
+      store_element(c, segment_linear(c, kEs, destination, size, true), size, accumulator(c, size));
       advance(kRdi);
       break;
     case StringOp::Lods:
@@ -85,7 +86,7 @@ void iterate(CpuState& c, const StringForm& form) {
       const uint16_t port = static_cast<uint16_t>(c.gpr[kRdx]);
       const uint64_t to = segment_linear(c, kEs, destination, size, true);
       mmu_probe_write(c, to, size, false);  // the port is not read when the store would fault
-      rt_store(&c, to, size, replay_port_read(c, port, size));
+      store_element(c, to, size, replay_port_read(c, port, size));
       advance(kRdi);
       break;
     }

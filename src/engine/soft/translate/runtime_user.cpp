@@ -45,19 +45,19 @@ void rt_enter(CpuState* c, uint32_t operand_size, uint32_t frame, uint32_t level
   const auto pointer = [&](uint64_t offset) { return (c->gpr[kRsp] & ~mask) | (offset & mask); };  // as the whole register would be
   const auto push_value = [&](uint64_t value) {
     top -= operand_size;
-    rt_store(c, segment_linear(*c, kSs, top & mask, operand_size, true), operand_size | kOperandStack, value);
+    rt_store(c, segment_linear(*c, kSs, top & mask, operand_size, true), operand_size | kOperandStack | kOperandChecked, value);
   };
   push_value(c->gpr[kRbp]);
   const uint64_t frame_pointer = pointer(top);
   for (uint32_t i = 1; i < level; ++i) {
     const uint64_t at = (c->gpr[kRbp] - i * operand_size) & mask;
-    push_value(rt_load(c, segment_linear(*c, kSs, at, operand_size, false), operand_size | kOperandStack));
+    push_value(rt_load(c, segment_linear(*c, kSs, at, operand_size, false), operand_size | kOperandStack | kOperandChecked));
   }
   if (level) push_value(frame_pointer);
   top -= frame;
   // The new top of the stack must be writable.
   const uint64_t new_top = segment_linear(*c, kSs, top & mask, operand_size, true);
-  check_stack_alignment(*c, new_top, operand_size);
+  check_alignment(*c, new_top, operand_size);
   mmu_probe_write(*c, new_top, operand_size, false);
   write_register(*c, kRbp, frame_pointer, operand_size);
   set_rsp(*c, top);
@@ -77,7 +77,7 @@ void rt_leave(CpuState* c, uint32_t operand_size) {
   const uint64_t at = c->gpr[kRbp] & width_mask(stack);
   uint64_t value = 0;
   const uint64_t linear = segment_linear(*c, kSs, at, operand_size, false);
-  check_stack_alignment(*c, linear, operand_size);
+  check_alignment(*c, linear, operand_size);
   mmu_read(*c, linear, &value, operand_size);
   c->gpr[kRsp] = saved;
   set_rsp(*c, at + operand_size);
@@ -89,7 +89,7 @@ void rt_pusha(CpuState* c, uint32_t operand_size) {
   const uint64_t mask = width_mask(stack_width(*c));
   for (uint32_t i = 1; i <= 8; ++i) {
     const uint64_t linear = segment_linear(*c, kSs, (saved - i * operand_size) & mask, operand_size, true);
-    check_stack_alignment(*c, linear, operand_size);
+    check_alignment(*c, linear, operand_size);
     mmu_probe_write(*c, linear, operand_size, false);
   }
   for (uint32_t r = 0; r < 8; ++r) push(*c, r == kRsp ? saved : c->gpr[r], operand_size);
@@ -101,7 +101,7 @@ void rt_popa(CpuState* c, uint32_t operand_size) {
   uint64_t values[8] = {};
   for (uint32_t i = 0; i < 8; ++i) {
     const uint64_t linear = segment_linear(*c, kSs, (saved + i * operand_size) & mask, operand_size, false);
-    check_stack_alignment(*c, linear, operand_size);
+    check_alignment(*c, linear, operand_size);
     mmu_read(*c, linear, &values[i], operand_size);
   }
   for (uint32_t i = 0; i < 8; ++i)
@@ -115,11 +115,10 @@ void rt_xlat(CpuState* c, uint32_t segment, uint32_t address_width) {
   write_register(*c, kRax, static_cast<uint64_t>(ah(*c)) << 8 | value, 2);
 }
 
-void rt_bound(CpuState* c, uint64_t linear, uint32_t index, uint32_t operand_size) {
-  const uint32_t operand_flags = operand_size & ~kOperandSize;
-  operand_size &= kOperandSize;
-  const uint64_t low = rt_load(c, linear, operand_size | operand_flags);
-  const uint64_t high = rt_load(c, linear + operand_size, operand_size | operand_flags);
+void rt_bound(CpuState* c, uint32_t index, uint32_t operand_size) {
+  uint64_t low, high;
+  __builtin_memcpy(&low, c->operand[0], sizeof low);
+  __builtin_memcpy(&high, c->operand[1], sizeof high);
   const int64_t i = operand_size == 2 ? static_cast<int16_t>(index) : static_cast<int32_t>(index);
   const int64_t l = operand_size == 2 ? static_cast<int16_t>(low) : static_cast<int32_t>(low);
   const int64_t h = operand_size == 2 ? static_cast<int16_t>(high) : static_cast<int32_t>(high);
@@ -204,7 +203,10 @@ void gather_elements(CpuState* c, uint64_t argument) {
     const uint64_t offset = (g.base + (static_cast<uint64_t>(index) << form.scale_shift)) & width_mask(form.address_width);
     const uint64_t linear = segment_linear(*c, form.segment, offset, form.element_size, false);
     if (c->key & key::kSingleStep) debug_note_access(*c, linear, form.element_size, false);
-    mmu_read(*c, linear, &c->operand[0][g.at * form.element_size], form.element_size);
+    uint64_t value = 0;
+    mmu_read(*c, linear, &value, form.element_size);  // all of it, or nothing of the element changes
+    __builtin_memcpy(&c->operand[0][g.at * form.element_size], &value, 4);
+    if (form.element_size == 8) __builtin_memcpy(&c->operand[0][g.at * 8], &value, 8);
     g.gathered = true;
   }
 }
@@ -229,36 +231,49 @@ GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
 
 void rt_gather_fault(CpuState* c) { unwind_to_loop(*c, Unwind::Exception); }
 
-// An element whose mask is clear is not accessed at all, and alignment is not checked (SDM vol. 2C, VMASKMOV).
-void rt_masked_load(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total) {
+// An element whose mask is clear is not accessed at all, and alignment is not checked (SDM vol. 2C, VMASKMOV). Each element's offset
+// wraps on its own.
+static uint64_t masked_linear(CpuState& c, const MaskedForm& form, uint64_t offset, uint32_t i, bool write) {
+  const uint64_t linear = segment_linear(c, form.segment, (offset + i) & width_mask(form.address_width), form.element, write);
+  if (c.key & key::kSingleStep) debug_note_access(c, linear, form.element, write);
+  return linear;
+}
+
+void rt_masked_load(CpuState* c, uint64_t offset, uint64_t packed) {
+  const MaskedForm form = MaskedForm::unpack(packed);
   for (uint32_t i = 0; i < 32; ++i) c->operand[0][i] = 0;
-  for (uint32_t i = 0; i < total; i += element) {
-    if (!(c->operand[1][i + element - 1] & 0x80)) continue;
-    const uint64_t linear = segment_linear(*c, segment, offset + i, element, false);
-    if (c->key & key::kSingleStep) debug_note_access(*c, linear, element, false);
-    mmu_read(*c, linear, &c->operand[0][i], element);
+  for (uint32_t i = 0; i < form.total; i += form.element) {
+    if (!(c->operand[1][i + form.element - 1] & 0x80)) continue;
+    mmu_read(*c, masked_linear(*c, form, offset, i, false), &c->operand[0][i], form.element);
   }
 }
 
-void rt_masked_store(CpuState* c, uint64_t offset, uint32_t segment, uint32_t element, uint32_t total) {
-  for (uint32_t i = 0; i < total; i += element)
-    if (c->operand[1][i + element - 1] & 0x80) mmu_probe_write(*c, segment_linear(*c, segment, offset + i, element, true), element, false);
-  for (uint32_t i = 0; i < total; i += element) {
-    if (!(c->operand[1][i + element - 1] & 0x80)) continue;
-    const uint64_t linear = segment_linear(*c, segment, offset + i, element, true);
-    if (c->key & key::kSingleStep) debug_note_access(*c, linear, element, true);
-    mmu_write(*c, linear, &c->operand[0][i], element);
+void rt_masked_store(CpuState* c, uint64_t offset, uint64_t packed) {
+  const MaskedForm form = MaskedForm::unpack(packed);
+  for (uint32_t i = 0; i < form.total; i += form.element)
+    if (c->operand[1][i + form.element - 1] & 0x80) mmu_probe_write(*c, masked_linear(*c, form, offset, i, true), form.element, false);
+  for (uint32_t i = 0; i < form.total; i += form.element) {
+    if (!(c->operand[1][i + form.element - 1] & 0x80)) continue;
+    mmu_write(*c, masked_linear(*c, form, offset, i, true), &c->operand[0][i], form.element);
   }
 }
 
-// Whether the whole operand must be writable is the implementation's choice (SDM vol. 2B, MASKMOVDQU): the processors at hand want it.
-void rt_masked_store_bytes(CpuState* c, uint64_t linear, uint32_t total) {
-  if (code64(*c) && (!canonical(linear) || !canonical(linear + total - 1))) raise(*c, kGp, 0);
-  mmu_probe_write(*c, linear, total, false);
-  for (uint32_t i = 0; i < total; ++i) {
+// Whether the whole operand must be writable is the implementation's choice (SDM vol. 2B, MASKMOVDQU): the processors at hand want it,
+// by eight bytes at a time.
+void rt_masked_store_bytes(CpuState* c, uint64_t offset, uint64_t packed) {
+  const MaskedForm form = MaskedForm::unpack(packed);
+  uint64_t half[2] = {};
+  for (uint32_t i = 0; i < form.total; i += 8) {
+    const uint64_t linear = segment_linear(*c, form.segment, (offset + i) & width_mask(form.address_width), 8, true);
+    check_alignment(*c, linear, 8);
+    mmu_probe_write(*c, linear, 8, false);
+    half[i / 8] = linear;
+  }
+  for (uint32_t i = 0; i < form.total; ++i) {
     if (!(c->operand[1][i] & 0x80)) continue;
-    if (c->key & key::kSingleStep) debug_note_access(*c, linear + i, 1, true);
-    mmu_write(*c, linear + i, &c->operand[0][i], 1);
+    const uint64_t linear = half[i / 8] + i % 8;
+    if (c->key & key::kSingleStep) debug_note_access(*c, linear, 1, true);
+    mmu_write(*c, linear, &c->operand[0][i], 1);
   }
 }
 

@@ -65,11 +65,14 @@ void put_pointers(CpuState& c, uint8_t* area, bool wide) {
   }
 }
 
+// The pointers have as many bits as linear addresses have.
+uint64_t sign_extend48(uint64_t value) { return static_cast<uint64_t>(static_cast<int64_t>(value << 16) >> 16); }
+
 void take_pointers(CpuState& c, const uint8_t* area, bool wide) {
   c.x87_opcode = get<uint16_t>(area + 6) & 0x7ff;
   if (wide) {
-    c.x87_ip = get<uint64_t>(area + 8);
-    c.x87_dp = get<uint64_t>(area + 16);
+    c.x87_ip = sign_extend48(get<uint64_t>(area + 8));
+    c.x87_dp = sign_extend48(get<uint64_t>(area + 16));
   } else {
     c.x87_ip = get<uint32_t>(area + 8);
     c.x87_dp = get<uint32_t>(area + 16);
@@ -205,18 +208,19 @@ void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide) {
 
 extern "C" {
 
-void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide) {
-  if (static_cast<XsaveKind>(kind) >= XsaveKind::Xsave && !(c->cr4 & cr4::kOsxsave)) raise(*c, kUd);
+void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide, uint32_t segment, uint64_t offset) {
+  const bool extended = static_cast<XsaveKind>(kind) >= XsaveKind::Xsave;
+  if (extended && !(c->cr4 & cr4::kOsxsave)) raise(*c, kUd);
+  const bool privileged = static_cast<XsaveKind>(kind) == XsaveKind::Xsaves || static_cast<XsaveKind>(kind) == XsaveKind::Xrstors;
+  if (privileged && c->cpl) raise(*c, kGp, 0);
+  if (extended && !code64(*c) && (c->xcr0 & c->gpr[kRax] & kAvxBit))
+    (void)segment_linear(*c, segment, offset + kAvx, kEnd - kAvx, static_cast<XsaveKind>(kind) < XsaveKind::Xrstor);
   switch (static_cast<XsaveKind>(kind)) {
     case XsaveKind::Fxsave: return fxsave(*c, linear, wide);
     case XsaveKind::Fxrstor: return fxrstor(*c, linear, wide);
-    case XsaveKind::Xsaves:
-      if (c->cpl) raise(*c, kGp, 0);
-      return xsave(*c, linear, XsaveKind::Xsaves, wide);
+    case XsaveKind::Xsaves: return xsave(*c, linear, XsaveKind::Xsaves, wide);
     case XsaveKind::Xrstor: return xrstor(*c, linear, false, wide);
-    case XsaveKind::Xrstors:
-      if (c->cpl) raise(*c, kGp, 0);
-      return xrstor(*c, linear, true, wide);
+    case XsaveKind::Xrstors: return xrstor(*c, linear, true, wide);
     default: return xsave(*c, linear, static_cast<XsaveKind>(kind), wide);
   }
 }

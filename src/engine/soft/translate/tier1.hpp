@@ -86,7 +86,7 @@ class Tier1 {
   void set_next_rip(const Instruction& in);
   void set_next_rip_keeping_rax(const Instruction& in);
   static uint32_t far_pointer_bytes(const Instruction& in);
-  void far_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size);
+  void two_part_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size, uint32_t second);
   Flow commit_next_rip();                         // rip = next_rip: the block ends
   void advance(const Instruction& in);            // rip += length
   Flow advance_and_check(const Instruction& in);  // the same after a helper that may have written code or raised a request

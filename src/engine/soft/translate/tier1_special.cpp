@@ -274,7 +274,7 @@ Tier1::Flow Tier1::segment_move(const Instruction& in) {
 // LDS, LES, LFS, LGS, LSS: offset and selector from memory.
 Tier1::Flow Tier1::load_far_pointer(const Instruction& in, SegmentIndex segment) {
   const uint32_t size = far_pointer_bytes(in);
-  far_operand(in, *memory_operand(in), size);
+  two_part_operand(in, *memory_operand(in), size, 2);
   set_next_rip(in);
   as_.load(hRdx, kSpill + 64, 2);
   as_.move_imm(hRsi, segment);
@@ -288,8 +288,8 @@ Tier1::Flow Tier1::load_far_pointer(const Instruction& in, SegmentIndex segment)
   return commit_next_rip();
 }
 
-// m16:16, m16:32, m16:64: the offset into spill slot 0, the selector into slot 1.
-void Tier1::far_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size) {
+// m16:16, m16:32, m16:64: the offset into spill slot 0, the selector into slot 1; BOUND's limits the same way.
+void Tier1::two_part_operand(const Instruction& in, const ZydisDecodedOperand& memory, uint32_t size, uint32_t second) {
   // Two accesses: the second one's offset wraps with the address size.
   const uint32_t flags = operand_flags(memory);
   linear_address(in, memory, size, false);
@@ -299,8 +299,8 @@ void Tier1::far_operand(const Instruction& in, const ZydisDecodedOperand& memory
   effective_address(in, memory);
   as_.lea(hRsi, hRsi, static_cast<int32_t>(size));
   if (in.decoded.address_width < 64) as_.zero_extend(hRsi, in.decoded.address_width / 8);
-  linear_from_offset(memory, 2, false);
-  as_.move_imm(hRdx, 2 | flags);
+  linear_from_offset(memory, second, false);
+  as_.move_imm(hRdx, second | flags);
   call(rt_load);
   as_.store(kSpill + 64, hRax);
 }
@@ -327,7 +327,7 @@ Tier1::Flow Tier1::far_transfer(const Instruction& in) {
     as_.move_imm(hRsi, operand.ptr.segment);
     as_.move_imm(hRdx, operand.ptr.offset);
   } else {
-    far_operand(in, operand, far_pointer_bytes(in));
+    two_part_operand(in, operand, far_pointer_bytes(in), 2);
     set_next_rip(in);
     as_.load(hRsi, kSpill + 64, 2);
     as_.load(hRdx, kSpill);
@@ -352,9 +352,10 @@ Tier1::Flow Tier1::masked_move(const Instruction& in) {
     wait_for_x87(in);
     spill(0, vectors[0]);
     spill(1, vectors[1]);
-    const uint32_t bytes = m == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
-    linear_address(in, *memory, bytes, true);
-    as_.move_imm(hRdx, bytes);
+    const MaskedForm form{static_cast<uint8_t>(segment_index(memory->mem.segment)), 1,
+                          static_cast<uint8_t>(m == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16), static_cast<uint8_t>(in.decoded.address_width / 8)};
+    effective_address(in, *memory);
+    as_.move_imm(hRdx, form.pack());
     call(rt_masked_store_bytes);
     return advance_and_check(in);
   }
@@ -364,9 +365,9 @@ Tier1::Flow Tier1::masked_move(const Instruction& in) {
   spill(1, in.operand[1].reg.value);
   if (!load) spill(0, in.operand[2].reg.value);
   effective_address(in, *memory);
-  as_.move_imm(hRdx, segment_index(memory->mem.segment));
-  as_.move_imm(hRcx, element);
-  as_.move_imm(hR8, total);
+  const MaskedForm form{static_cast<uint8_t>(segment_index(memory->mem.segment)), static_cast<uint8_t>(element),
+                        static_cast<uint8_t>(total), static_cast<uint8_t>(in.decoded.address_width / 8)};
+  as_.move_imm(hRdx, form.pack());
   if (!load) {
     call(rt_masked_store);
     return advance_and_check(in);
@@ -555,9 +556,9 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
       advance(in);
       return true;
     case ZYDIS_MNEMONIC_BOUND:
-      linear_address(in, in.operand[1], 2 * in.operand_bytes(), false);
-      as_.load(hRdx, gpr_offset(gpr_index(in.operand[0].reg.value)), 4);
-      as_.move_imm(hRcx, in.operand_bytes() | operand_flags(in.operand[1]));
+      two_part_operand(in, in.operand[1], in.operand_bytes(), in.operand_bytes());
+      as_.load(hRsi, gpr_offset(gpr_index(in.operand[0].reg.value)), 4);
+      as_.move_imm(hRdx, in.operand_bytes());
       call(rt_bound);
       advance(in);
       return true;

@@ -182,9 +182,17 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
   StateImage image;
   if (state_image(m, image)) {
     const auto& memory = in.operand[0];
-    linear_address(in, memory, image.kind <= XsaveKind::Fxrstor ? 512 : 576, stores(image.kind));
+    // A privileged one is refused before its operand is looked at.
+    const bool refused = (image.kind == XsaveKind::Xsaves || image.kind == XsaveKind::Xrstors) && (key_ & (key::kUser | key::kV86));
+    if (!refused) {
+      effective_address(in, memory);
+      as_.store(offsetof(CpuState, operand), hRsi);
+      linear_from_offset(memory, image.kind <= XsaveKind::Fxrstor ? 512 : 576, stores(image.kind));
+    }
     as_.move_imm(hRdx, static_cast<uint32_t>(image.kind));
     as_.move_imm(hRcx, image.wide);
+    as_.move_imm(hR8, segment_index(memory.mem.segment));
+    as_.load(hR9, offsetof(CpuState, operand));
     call(rt_xsave);
     return advance_and_check(in);
   }
