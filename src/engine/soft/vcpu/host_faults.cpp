@@ -11,7 +11,7 @@
 
 namespace lodge::engine::soft {
 
-thread_local CpuState* running_guest = nullptr;
+constinit thread_local CpuState* running_guest = nullptr;
 
 namespace {
 

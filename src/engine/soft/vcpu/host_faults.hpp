@@ -6,7 +6,7 @@
 namespace lodge::engine::soft {
 
 // The vCPU whose guest code runs on this thread, for the signal handler; set by run_guest().
-extern thread_local CpuState* running_guest;
+extern constinit thread_local CpuState* running_guest;
 
 // SIGFPE (#DE, #MF, #XM), SIGILL (#UD) and SIGSEGV/SIGBUS (#GP of a misaligned or reserved operand) at a host PC inside the
 // vCPU's code cache unwind to its loop with the guest's exception; anywhere else they go to whoever had the signal before. Once a
