@@ -35,6 +35,12 @@ function(lodge_freestanding name)
   if(ARG_DEPENDS)
     target_link_libraries(lodge_${name} PUBLIC ${ARG_DEPENDS})
   endif()
+  if(LODGE_TESTS AND NOT LODGE_SANITIZE)
+    add_test(NAME ${name}.is_freestanding
+      COMMAND ${CMAKE_COMMAND} -DARCHIVE=$<TARGET_FILE:lodge_${name}> -DNM=${CMAKE_NM} -DOBJDUMP=${CMAKE_OBJDUMP}
+        -P ${CMAKE_SOURCE_DIR}/cmake/freestanding_check.cmake)
+    set_tests_properties(${name}.is_freestanding PROPERTIES LABELS unit)
+  endif()
 endfunction()
 
 # All that ctest -L unit runs; the sanitizer build makes no more than this.

@@ -221,8 +221,9 @@ void sys_far_call(CpuState* cpu, uint32_t selector, uint64_t offset, uint32_t op
 void sys_far_return(CpuState* cpu, uint32_t operand_size, uint32_t extra_pop) {
   CpuState& c = *cpu;
   const Stack stack = current_stack(c);
-  const uint64_t rip = stack_peek(c, stack, 0, operand_size);
+  // Which of two faults comes first is the processor's choice; AMD's look at the selector first.
   const uint32_t selector = static_cast<uint16_t>(stack_peek(c, stack, operand_size, operand_size));
+  const uint64_t rip = stack_peek(c, stack, 0, operand_size);
   if (real_or_v86(c)) {
     far_real(c, selector, rip);
     set_rsp(c, stack.rsp + 2 * operand_size + extra_pop);
@@ -314,9 +315,9 @@ void iret_protected(CpuState& c, uint32_t operand_size) {
     return;
   }
   const Stack stack = current_stack(c);
-  const uint64_t rip = stack_peek(c, stack, 0, operand_size);
+  const uint64_t flags = stack_peek(c, stack, 2 * operand_size, operand_size);  // from the top down, as with a far RET
   const uint32_t selector = static_cast<uint16_t>(stack_peek(c, stack, operand_size, operand_size));
-  const uint64_t flags = stack_peek(c, stack, 2 * operand_size, operand_size);
+  const uint64_t rip = stack_peek(c, stack, 0, operand_size);
   if (operand_size == 4 && (flags & eflags::kVm) && c.cpl == 0 && !long_mode(c)) {
     iret_to_v86(c, stack, rip, selector, static_cast<uint32_t>(flags));
     return;
