@@ -68,9 +68,12 @@ void iterate(CpuState& c, const StringForm& form) {
       advance(kRsi);
       break;
     case StringOp::Cmps: {
-      // When both fault, the processors at hand report the one at ES:[rDI].
+      // When both fault, the processors at hand report the one at ES:[rDI]; REPE CMPSB, which has a fast path there, the other one.
+      const bool source_first = form.repeat == 1 && size == 1;
+      const auto load_source = [&] { return load_element(c, segment_linear(c, form.segment, source, size, false), size); };
+      uint64_t a = source_first ? load_source() : 0;
       const uint64_t b = load_element(c, segment_linear(c, kEs, destination, size, false), size);
-      const uint64_t a = load_element(c, segment_linear(c, form.segment, source, size, false), size);
+      if (!source_first) a = load_source();
       compare(c, a, b, size);
       advance(kRsi);
       advance(kRdi);

@@ -87,25 +87,23 @@ void rt_leave(CpuState* c, uint32_t operand_size) {
 void rt_pusha(CpuState* c, uint32_t operand_size) {
   const uint64_t saved = c->gpr[kRsp];
   const uint64_t mask = width_mask(stack_width(*c));
-  for (uint32_t i = 1; i <= 8; ++i) {
-    const uint64_t linear = segment_linear(*c, kSs, (saved - i * operand_size) & mask, operand_size, true);
-    check_alignment(*c, linear, operand_size);
-    mmu_probe_write(*c, linear, operand_size, false);
+  // A fault leaves what has been written below the stack pointer, which moves last.
+  for (uint32_t r = 0; r < 8; ++r) {
+    const uint64_t linear = segment_linear(*c, kSs, (saved - (r + 1) * operand_size) & mask, operand_size, true);
+    rt_store(c, linear, operand_size | kOperandStack | kOperandChecked, r == kRsp ? saved : c->gpr[r]);
   }
-  for (uint32_t r = 0; r < 8; ++r) push(*c, r == kRsp ? saved : c->gpr[r], operand_size);
+  set_rsp(*c, saved - 8 * operand_size);
 }
 
 void rt_popa(CpuState* c, uint32_t operand_size) {
   const uint64_t saved = c->gpr[kRsp];
   const uint64_t mask = width_mask(stack_width(*c));
-  uint64_t values[8] = {};
+  // A fault leaves the registers that have been read.
   for (uint32_t i = 0; i < 8; ++i) {
     const uint64_t linear = segment_linear(*c, kSs, (saved + i * operand_size) & mask, operand_size, false);
-    check_alignment(*c, linear, operand_size);
-    mmu_read(*c, linear, &values[i], operand_size);
+    const uint64_t value = rt_load(c, linear, operand_size | kOperandStack | kOperandChecked);
+    if (i != 3) write_register(*c, 7 - i, value, operand_size);  // the pushed stack pointer is skipped
   }
-  for (uint32_t i = 0; i < 8; ++i)
-    if (i != 3) write_register(*c, 7 - i, values[i], operand_size);  // the pushed stack pointer is skipped
   set_rsp(*c, saved + 8 * operand_size);
 }
 

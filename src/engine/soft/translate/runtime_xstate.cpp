@@ -90,8 +90,15 @@ void check_aligned(CpuState& c, uint64_t linear, uint32_t alignment) {
 
 uint32_t xmm_bytes(const CpuState& c) { return code64(c) ? 256 : 128; }
 
-void fxsave(CpuState& c, uint64_t linear, bool wide) {
+// FXSAVE and FXRSTOR: #AC may take #GP's place (SDM vol. 2A), and does on the processors at hand.
+void check_fx_aligned(CpuState& c, uint64_t linear) {
+  if ((linear & 15) && (c.key & key::kAlignmentCheck)) raise(c, kAc, 0);
   check_aligned(c, linear, 16);
+}
+
+void fxsave(CpuState& c, uint64_t linear, bool wide) {
+  check_fx_aligned(c, linear);
+  mmu_probe_write(c, linear + 511, 1, false);  // the processors at hand look at the end first
   mmu_probe_write(c, linear, 512, false);
   uint8_t* const area = host_area(c);
   put_pointers(c, area, wide);
@@ -100,8 +107,9 @@ void fxsave(CpuState& c, uint64_t linear, bool wide) {
 }
 
 void fxrstor(CpuState& c, uint64_t linear, bool wide) {
-  check_aligned(c, linear, 16);
+  check_fx_aligned(c, linear);
   uint8_t image[512];
+  mmu_read(c, linear + 511, image, 1);  // the processors at hand look at the end first
   mmu_read(c, linear, image, 512);
   uint8_t* const area = host_area(c);
   if (get<uint32_t>(image + kMxcsr) & ~mxcsr_mask(area)) raise(c, kGp, 0);
@@ -140,10 +148,11 @@ void xsave(CpuState& c, uint64_t linear, XsaveKind kind, bool wide) {
   if (compacted) rt_store(&c, linear + kHeader + 8, 8, requested | kCompacted);
 }
 
-void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide) {
+void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide, uint32_t segment, uint64_t offset) {
   check_aligned(c, linear, 64);
   const uint64_t requested = c.xcr0 & ((c.gpr[kRdx] << 32) | (c.gpr[kRax] & 0xffffffff));
   uint8_t image[kEnd];
+  mmu_read(c, linear, image, kLegacyX87);  // its faults come before the header's
   mmu_read(c, linear + kHeader, image + kHeader, 64);
   const uint64_t present = get<uint64_t>(image + kHeader), layout = get<uint64_t>(image + kHeader + 8);
   const bool compacted = layout & kCompacted;
@@ -170,6 +179,7 @@ void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide) {
     if (get<uint32_t>(image + kMxcsr) & ~mask) raise(c, kGp, 0);
   }
   if (loaded & kSse) mmu_read(c, linear + kXmm, image + kXmm, xmm_bytes(c));
+  if ((loaded & kAvxBit) && !code64(c)) (void)segment_linear(c, segment, offset + kAvx, kEnd - kAvx, false);
   if (loaded & kAvxBit) mmu_read(c, linear + kAvx, image + kAvx, xmm_bytes(c));
   // All reads are done: nothing below raises.
   if (requested & kX87) {
@@ -211,22 +221,26 @@ extern "C" {
 void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide, uint32_t segment, uint64_t offset) {
   const bool extended = static_cast<XsaveKind>(kind) >= XsaveKind::Xsave;
   if (extended && !(c->cr4 & cr4::kOsxsave)) raise(*c, kUd);
+  const bool with_avx = extended && static_cast<XsaveKind>(kind) < XsaveKind::Xrstor && (c->xcr0 & c->gpr[kRax] & kAvxBit);
+  const uint32_t end = !extended ? 512 : with_avx ? kEnd : kAvx;
   const bool privileged = static_cast<XsaveKind>(kind) == XsaveKind::Xsaves || static_cast<XsaveKind>(kind) == XsaveKind::Xrstors;
   if (privileged && c->cpl) raise(*c, kGp, 0);
-  if (extended && !code64(*c) && (c->xcr0 & c->gpr[kRax] & kAvxBit))
-    (void)segment_linear(*c, segment, offset + kAvx, kEnd - kAvx, static_cast<XsaveKind>(kind) < XsaveKind::Xrstor);
+  if (code64(*c) && (!canonical(linear) || !canonical(linear + end - 1))) raise(*c, segment == kSs ? kSs_ : kGp, 0);
+  if (with_avx && !code64(*c)) (void)segment_linear(*c, segment, offset + kAvx, kEnd - kAvx, true);
   switch (static_cast<XsaveKind>(kind)) {
     case XsaveKind::Fxsave: return fxsave(*c, linear, wide);
     case XsaveKind::Fxrstor: return fxrstor(*c, linear, wide);
     case XsaveKind::Xsaves: return xsave(*c, linear, XsaveKind::Xsaves, wide);
-    case XsaveKind::Xrstor: return xrstor(*c, linear, false, wide);
-    case XsaveKind::Xrstors: return xrstor(*c, linear, true, wide);
+    case XsaveKind::Xrstor: return xrstor(*c, linear, false, wide, segment, offset);
+    case XsaveKind::Xrstors: return xrstor(*c, linear, true, wide, segment, offset);
     default: return xsave(*c, linear, static_cast<XsaveKind>(kind), wide);
   }
 }
 
 // FNSTENV, FLDENV, FNSAVE, FRSTOR (SDM vol. 1, 8.1.10). The host's own image is that of 32-bit protected mode.
 void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t operand_size) {
+  const Vector bad_address = operand_size & kOperandStack ? kSs_ : kGp;
+  operand_size &= kOperandSize;
   const bool small = operand_size == 2, real = real_or_v86(*c);
   const uint32_t environment = small ? 14 : 28;
   const bool with_registers = kind == static_cast<uint32_t>(X87Env::Save) || kind == static_cast<uint32_t>(X87Env::Rstor);
@@ -235,7 +249,9 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
   uint8_t* const image = c->bounce + 256;  // the guest's
   const bool store = kind == static_cast<uint32_t>(X87Env::Stenv) || kind == static_cast<uint32_t>(X87Env::Save);
   if ((c->key & key::kAlignmentCheck) && (linear & (operand_size - 1))) raise(*c, kAc, 0);
+  if (code64(*c) && (!canonical(linear) || !canonical(linear + total - 1))) raise(*c, bad_address, 0);
   if (store) {
+    mmu_probe_write(*c, linear + total - 1, 1, false);  // the processors at hand look at the end first
     mmu_probe_write(*c, linear, total, false);
     if (with_registers)
       asm volatile("fnsave %0" : "=m"(*reinterpret_cast<uint8_t(*)[108]>(host)));
@@ -271,6 +287,7 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
     }
     return;
   }
+  mmu_read(*c, linear + total - 1, image, 1);
   mmu_read(*c, linear, image, total);
   zero(host, 28);
   if (small) {

@@ -352,7 +352,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       wait_for_x87(in);
       linear_address(in, memory, (format == 2 ? 14 : 28) + (kind == X87Env::Save || kind == X87Env::Rstor ? 80 : 0), store);
       as_.move_imm(hRdx, static_cast<uint32_t>(kind));
-      as_.move_imm(hRcx, format);
+      as_.move_imm(hRcx, format | operand_flags(memory));
       call(rt_x87_environment);
       return advance_and_check(in);
     }
