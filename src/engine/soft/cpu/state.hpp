@@ -113,6 +113,7 @@ enum class Delivery : uint8_t { None, Exception, Interrupt, Nmi };
 struct Mmu;        // mmu/
 struct Replay;     // vcpu/replay.hpp: accesses of an instruction that exits in its middle
 struct CodeCache;  // translate/cache.hpp
+struct CodeIndex;
 struct JumpCache;
 struct VcpuHooks;  // vcpu/hooks.hpp: the way from the core to the engine around it
 
@@ -197,6 +198,7 @@ struct alignas(64) CpuState {
   void* vcpu;             // the engine's Vcpu around this state
   JumpCache* jump_cache;  // translate/: translations found lately
   CodeCache* code_cache;  // the VM's
+  CodeIndex* code_index;  // what look-ups read of it
 
   CpuState* self;  // translated code loads the first argument of helpers from here
 

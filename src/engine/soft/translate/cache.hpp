@@ -49,14 +49,14 @@ struct JumpCache {
 
 // What guest mode reads of the cache.
 struct CodeIndex {
-  static constexpr uint32_t kBuckets = 1u << 16;
+  static constexpr uint32_t kBuckets = 1u << 18;
   std::atomic<Block*> bucket[kBuckets];
   std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it
   const uint8_t *code_begin, *code_end;
 
   static uint32_t hash(const uint8_t* host_pc, uint32_t key) {
     const uint64_t h = (reinterpret_cast<uint64_t>(host_pc) ^ (static_cast<uint64_t>(key) << 40)) * 0x9e3779b97f4a7c15u;
-    return static_cast<uint32_t>(h >> 48);
+    return static_cast<uint32_t>(h >> 46);
   }
 };
 CodeIndex& code_index(CodeCache* cache);

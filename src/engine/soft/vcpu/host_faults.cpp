@@ -54,7 +54,7 @@ void handle(int number, siginfo_t* info, void* context) {
   CpuState* const c = running_guest;
   const auto* const pc = reinterpret_cast<const uint8_t*>(registers[REG_RIP]);
   if (c) {
-    const CodeIndex& index = code_index(c->code_cache);
+    const CodeIndex& index = *c->code_index;
     if (pc >= index.code_begin && pc < index.code_end && guest_exception(*c, registers[REG_TRAPNO], c->exception)) {
       // The copied instruction has committed nothing. The vector state in the frame is the guest's and is restored as it was.
       registers[REG_RIP] = reinterpret_cast<greg_t>(soft_unwind);

@@ -56,7 +56,7 @@ void find_block(CpuState* cp, uint64_t argument) {
     return;
   }
   const uint8_t* const host_pc = page.host + (linear & (kPageSize - 1));
-  CodeIndex& index = code_index(c.code_cache);
+  CodeIndex& index = *c.code_index;
   const uint64_t generation = index.generation.load(std::memory_order_acquire);
   FetchPage second{};
   for (Block* block = index.bucket[CodeIndex::hash(host_pc, lookup.key)].load(std::memory_order_acquire); block;
@@ -97,7 +97,7 @@ Block* cached_block(const CpuState& c, uint32_t key) {
   const uint64_t linear = code_linear(c);
   const JumpCacheEntry& entry = c.jump_cache->entry[(linear ^ linear >> 12) & (JumpCache::kEntries - 1)];
   if (entry.linear != linear || entry.key != key || entry.mmu_generation != c.mmu->generation ||
-      entry.code_generation != code_index(c.code_cache).generation.load(std::memory_order_acquire) || !entry.block)
+      entry.code_generation != c.code_index->generation.load(std::memory_order_acquire) || !entry.block)
     return nullptr;
   return entry.block;
 }

@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "engine/soft/translate/cache.hpp"
 #include "engine/soft/vcpu/hooks.hpp"
 
 namespace lodge::engine::soft {
@@ -24,6 +25,7 @@ Result<VcpuMemoryPtr> create_vcpu_memory(VmContext& vm, uint32_t id) {
   cpu.vcpu = &memory->context;
   cpu.jump_cache = &memory->jump_cache;
   cpu.code_cache = vm.code;
+  cpu.code_index = &code_index(vm.code);
   cpu.self = &cpu;
   memory->mmu.map = &vm.map;
   mmu_flush_all(cpu);

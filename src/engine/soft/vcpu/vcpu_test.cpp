@@ -1,4 +1,5 @@
 // The engine around the loop: run()'s states, get and set, time, events. The loop itself is a function of each test.
+#include "engine/soft/translate/cache.hpp"
 #include "engine/soft/vcpu/vcpu.hpp"
 
 #include <gtest/gtest.h>
@@ -35,7 +36,10 @@ LoopExit run_guest(CpuState& c, void*) {
   if (!exits_first && c.request.fetch_and(~uint32_t{kRequestKick}) & kRequestKick) return LoopExit::Interrupted;
   return guest(c);
 }
-struct CodeCache {};
+struct CodeCache {
+  CodeIndex index;
+};
+CodeIndex& code_index(CodeCache* cache) { return cache->index; }
 CodeCache* code_cache_create() { return new CodeCache; }
 void code_cache_destroy(CodeCache* cache) { delete cache; }
 void code_invalidate_all(CodeCache*) {}
