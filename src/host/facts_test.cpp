@@ -31,6 +31,7 @@ class FactsTest : public testing::Test {
     sources_.userfaultfd = [] { return EPERM; };
     sources_.open_tun = [](const std::filesystem::path&) { return 0; };
     sources_.executable_memfd = [] { return EACCES; };
+    sources_.avx = [] { return true; };
     sources_.user_fsgsbase = [] { return true; };
   }
   ~FactsTest() override { std::filesystem::remove_all(root_); }
@@ -199,6 +200,7 @@ TEST_F(FactsTest, Resources) {
   EXPECT_EQ(resources.userfaultfd, EPERM);
   EXPECT_EQ(resources.tun, 0);
   EXPECT_EQ(resources.executable_memfd, EACCES);
+  EXPECT_TRUE(resources.avx);
   EXPECT_TRUE(resources.user_fsgsbase);
 }
 

@@ -40,6 +40,7 @@ Resources read_resources(const Sources& sources) {
                    .userfaultfd = sources.userfaultfd(),
                    .tun = exists(sources, "dev/net/tun") ? sources.open_tun(sources.root / "dev/net/tun") : ENOENT,
                    .executable_memfd = sources.executable_memfd(),
+                   .avx = sources.avx(),
                    .user_fsgsbase = sources.user_fsgsbase()};
 }
 

@@ -20,6 +20,7 @@ struct Resources {
   int userfaultfd = 0;
   int tun = 0;
   int executable_memfd = 0;
+  bool avx = false;
   bool user_fsgsbase = false;
 };
 

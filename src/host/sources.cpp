@@ -135,6 +135,15 @@ int executable_memfd() {
   return 0;
 }
 
+bool avx() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kOsxsaveAndAvx = 3u << 27;
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & kOsxsaveAndAvx) != kOsxsaveAndAvx) return false;
+  asm volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+  constexpr unsigned kX87SseAvx = 7;
+  return (eax & kX87SseAvx) == kX87SseAvx;
+}
+
 bool user_fsgsbase() { return (getauxval(AT_HWCAP2) & kHwcap2FsGsBase) != 0; }
 
 }  // namespace
@@ -151,6 +160,7 @@ Sources system_sources() {
                  .userfaultfd = userfaultfd,
                  .open_tun = open_tun,
                  .executable_memfd = executable_memfd,
+                 .avx = avx,
                  .user_fsgsbase = user_fsgsbase};
 }
 

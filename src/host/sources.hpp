@@ -32,6 +32,7 @@ struct Sources {
   std::function<int()> userfaultfd;
   std::function<int(const std::filesystem::path& device)> open_tun;
   std::function<int()> executable_memfd;
+  std::function<bool()> avx;            // AVX and XSAVE, with the states that programs may use: CPUID leaf 1, XCR0
   std::function<bool()> user_fsgsbase;  // RDFSBASE and kin in user mode: AT_HWCAP2 bit 1
 };
 

@@ -190,6 +190,13 @@ Section soft_section(const Facts& facts) {
   section.lines.push_back(service_line("soft.memfd", resources.executable_memfd, Verdict::Bad, "memory for translated code can be had",
                                        "no executable memory from memfd",
                                        "`sudo sysctl vm.memfd_noexec=0`, or ask the security module (SELinux: execmem)"));
+  if (resources.avx) {
+    section.lines.push_back({"soft.avx", Verdict::Good, "the processor has AVX", ""});
+  } else {
+    section.lines.push_back(
+        {"soft.avx", Verdict::Bad, "no AVX, or a hypervisor or kernel option that hides it",
+         "a processor from 2011 on; in a virtual machine one that shows it (-cpu host), and no `noxsave` on the kernel's command line"});
+  }
   if (resources.user_fsgsbase) {
     section.lines.push_back({"soft.fsgsbase", Verdict::Good, "programs may use FSGSBASE", ""});
   } else {
@@ -197,7 +204,7 @@ Section soft_section(const Facts& facts) {
                              "a kernel from 5.9 on, without `nofsgsbase` on its command line, on a processor that has it"});
   }
   section.lines.push_back(service_line("soft.userfaultfd", resources.userfaultfd, Verdict::Note, "userfaultfd can be used",
-                                       "no userfaultfd: mprotect does its work, more slowly",
+                                       "no userfaultfd (nothing needs it yet)",
                                        container ? "the container's seccomp profile takes it away" : ""));
   return section;
 }

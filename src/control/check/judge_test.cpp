@@ -36,6 +36,7 @@ Facts good_host() {
   facts.kvm.answer.capabilities["MAX_VCPUS"] = 1024;
   facts.resources.memory_total = facts.resources.memory_available = 8ull << 30;
   facts.resources.transparent_hugepages = "madvise";
+  facts.resources.avx = true;
   facts.resources.user_fsgsbase = true;
   return facts;
 }
@@ -188,6 +189,7 @@ TEST(Judge, WrongApiVersionAndMissingCapabilitiesAreBad) {
 TEST(Judge, SoftEnginesNeedsAreBadWhenMissingItsWishesOnlyNoted) {
   Facts facts = good_host();
   facts.resources.executable_memfd = EACCES;
+  facts.resources.avx = false;
   facts.resources.user_fsgsbase = false;
   facts.resources.userfaultfd = EPERM;
   facts.resources.io_uring = ENOSYS;
@@ -195,6 +197,7 @@ TEST(Judge, SoftEnginesNeedsAreBadWhenMissingItsWishesOnlyNoted) {
   const Report report = judge(facts, kWorks, kKvm);
   EXPECT_EQ(find(report, "soft.memfd").verdict, Verdict::Bad);
   EXPECT_THAT(find(report, "soft.memfd").advice, HasSubstr("vm.memfd_noexec=0"));
+  EXPECT_EQ(find(report, "soft.avx").verdict, Verdict::Bad);
   EXPECT_EQ(find(report, "soft.fsgsbase").verdict, Verdict::Bad);
   EXPECT_EQ(find(report, "soft.userfaultfd").verdict, Verdict::Note);
   EXPECT_EQ(find(report, "host.io_uring").verdict, Verdict::Note);

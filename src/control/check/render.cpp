@@ -94,6 +94,7 @@ ordered_json facts_json(const host::Facts& facts, const engine::select::Proof& p
       {"userfaultfd", resources.userfaultfd == 0},
       {"tun", resources.tun == 0},
       {"executable_memfd", resources.executable_memfd == 0},
+      {"avx", resources.avx},
       {"user_fsgsbase", resources.user_fsgsbase},
   };
 }

@@ -1,3 +1,4 @@
+#include <cpuid.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <sys/auxv.h>
@@ -87,6 +88,20 @@ Result<> check_fsgsbase() {
       "or later, booted without nofsgsbase");
 }
 
+// The guest's vector state is saved and loaded by XSAVE with AVX in it, and spilled by AVX's moves.
+Result<> check_avx() {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr uint32_t kOsxsaveAndAvx = 3u << 27;
+  constexpr uint64_t kX87SseAvx = 7;
+  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & kOsxsaveAndAvx) == kOsxsaveAndAvx) {
+    asm volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    if ((eax & kX87SseAvx) == kX87SseAvx) return {};
+  }
+  return fail(
+      ErrorKind::Unsupported,
+      "the software engine needs AVX: a processor of 2011 or later, a hypervisor below that shows it, and a kernel booted without noxsave");
+}
+
 // Translated code lies in a memfd that is mapped a second time, executable.
 Result<> check_executable_memfd() {
   Fd memory(static_cast<int>(syscall(SYS_memfd_create, "lodge-check", MFD_CLOEXEC | MFD_EXEC)));
@@ -119,6 +134,7 @@ Result<> check_executable_memfd() {
 Result<std::unique_ptr<System>> create_system(const Options& options) {
   if (options.virtual_clock && options.picoseconds_per_instruction == 0)
     return fail(ErrorKind::Usage, "a virtual clock needs a time per instruction above 0 ps");
+  TRY(check_avx());
   TRY(check_fsgsbase());
   TRY(check_executable_memfd());
   if (!options.virtual_clock) tsc_frequency_begin();
