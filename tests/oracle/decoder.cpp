@@ -1,9 +1,19 @@
 #include "decoder.hpp"
 
+#include <cpuid.h>
+
 #include <array>
 
 namespace lodge::oracle {
 namespace {
+
+bool host_is_amd() {
+  static const bool amd = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && (ebx == signature_AMD_ebx || ebx == 0x6f677948 /* Hygon */);
+  }();
+  return amd;
+}
 
 ZydisDecoder make_decoder(Mode mode) {
   ZydisDecoder decoder;
@@ -13,6 +23,8 @@ ZydisDecoder make_decoder(Mode mode) {
   // What the processor does not offer is another instruction to it: BNDxxx and CLDEMOTE are NOPs.
   ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, false);
   ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CLDEMOTE, false);
+  // AMD's processors honour an operand-size prefix in front of a near branch in 64-bit code (APM vol. 3, 1.2.4).
+  if (mode == Mode::Code64 && host_is_amd()) ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_AMD_BRANCHES, true);
   return decoder;
 }
 
@@ -102,7 +114,6 @@ const char* excluded_mnemonic(const ZydisDecodedInstruction& info) {
     case ZYDIS_MNEMONIC_XGETBV:
     case ZYDIS_MNEMONIC_RDPID: return "the guest's processor is another one";
     case ZYDIS_MNEMONIC_INT1: return "where the host is itself a guest, its hypervisor reports this trap as a fault";
-    case ZYDIS_MNEMONIC_INT:
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSENTER:
     case ZYDIS_MNEMONIC_SYSEXIT:
@@ -117,14 +128,15 @@ const char* excluded_mnemonic(const ZydisDecodedInstruction& info) {
 }
 
 const char* excluded_form(Mode mode, const Instruction& i) {
+  if (i.info.mnemonic == ZYDIS_MNEMONIC_INT && (i.operands[0].imm.value.u & 0xff) == 0x80) return "INT 80h is a system call of the host's";
   const ZydisInstructionAttributes a = i.info.attributes;
   const bool is_loop = i.info.mnemonic == ZYDIS_MNEMONIC_LOOPE || i.info.mnemonic == ZYDIS_MNEMONIC_LOOPNE;
   for (size_t k = 0; is_loop && k < i.info.raw.prefix_count; ++k) {
     // An AMD one takes F2 before LOOPE for LOOPNE, and the other way round.
     if ((i.info.raw.prefixes[k].value & 0xfe) == 0xf2) return "a REP prefix on LOOPE or LOOPNE is reserved";
   }
-  if (mode == Mode::Code64 && i.info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (a & ZYDIS_ATTRIB_HAS_OPERANDSIZE)) {
-    return "a near branch with an operand-size prefix depends on the vendor in 64-bit code";
+  if (mode == Mode::Code64 && i.info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (a & ZYDIS_ATTRIB_HAS_OPERANDSIZE) && !host_is_amd()) {
+    return "a near branch with an operand-size prefix in 64-bit code, on a host that is not AMD's";
   }
   return nullptr;
 }

@@ -49,6 +49,7 @@ class Tier1 {
   // --- the others (tier1_special.cpp)
   bool special(const Instruction& in, Flow& flow);
   Flow near_branch(const Instruction& in);
+  [[nodiscard]] uint32_t branch_bytes(const Instruction& in) const;
   Flow push_pop(const Instruction& in);
   Flow string(const Instruction& in);
   Flow segment_move(const Instruction& in);

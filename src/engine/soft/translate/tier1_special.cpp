@@ -38,6 +38,11 @@ uint8_t repeat_prefix(const Instruction& in) {
   return found;
 }
 
+bool has_prefix(const Instruction& in, uint8_t value) {
+  return std::any_of(in.decoded.raw.prefixes, in.decoded.raw.prefixes + in.decoded.raw.prefix_count,
+                     [&](const auto& prefix) { return prefix.value == value; });
+}
+
 int condition_of(ZydisMnemonic m) {
   switch (m) {
     case ZYDIS_MNEMONIC_JO: return 0;
@@ -76,10 +81,17 @@ void Tier1::reload(uint32_t slot, ZydisRegister vector) {
   as_.vector_state(false, static_cast<uint8_t>(ZydisRegisterGetId(vector)), kSpill + slot * 64);
 }
 
+// Bytes of a near branch's target and return address. In 64-bit code AMD's processors honour 66h (APM vol. 3, 1.2.4); Zydis in the mode
+// that is made for it changes the immediate's width only.
+uint32_t Tier1::branch_bytes(const Instruction& in) const {
+  return code64() && host_is_amd() && has_prefix(in, 0x66) && !in.decoded.raw.rex.W ? 2 : in.operand_bytes();
+}
+
 Tier1::Flow Tier1::near_branch(const Instruction& in) {
   const ZydisMnemonic m = in.mnemonic();
-  const uint32_t size = in.operand_bytes();
-  const auto& target = in.operand[0];
+  const uint32_t size = branch_bytes(in);
+  ZydisDecodedOperand target = in.operand[0];
+  if (size == 2) target.size = 16;
   auto relative = [&] {  // RSI = target
     as_.load(hRsi, kRip);
     as_.lea(hRsi, hRsi, static_cast<int32_t>(target.imm.value.s + in.length()));
@@ -421,9 +433,7 @@ void Tier1::set_next_rip_keeping_rax(const Instruction& in) {
 }
 
 void Tier1::exchange_rax_r8(const Instruction& in) {
-  const bool narrow = std::any_of(in.decoded.raw.prefixes, in.decoded.raw.prefixes + in.decoded.raw.prefix_count,
-                                  [](const auto& prefix) { return prefix.value == 0x66; });
-  const uint32_t size = in.decoded.raw.rex.W ? 8 : narrow ? 2 : 4;
+  const uint32_t size = in.decoded.raw.rex.W ? 8 : has_prefix(in, 0x66) ? 2 : 4;
   as_.load(hRax, gpr_offset(kRax), size);
   as_.load(hRcx, gpr_offset(8), size);
   as_.store(gpr_offset(8), hRax, size == 2 ? 2 : 8);
