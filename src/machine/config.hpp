@@ -28,6 +28,7 @@ struct Config {
   bool reboot = true;                  // false: a reset ends the process
   bool unpack_natively = true;         // false: a bzImage unpacks itself inside the guest
   uint64_t watch_ns = 2'000'000'000;   // how often the vCPUs are looked at, to find a guest that is stuck for good
+  uint64_t code_cache = 0;             // soft engine only: bytes for translated code; 0: its own choice
   bool virtual_clock = false;          // soft engine only: time is a function of the instructions executed
 };
 

@@ -264,6 +264,16 @@ def terminal_restored(bench):
 
 
 @case
+def small_code_cache(bench):
+    """Translated code that does not fit is dropped as a whole, again and again, while several processors run."""
+    with bench.booted("--engine", "soft", "--code-cache", "1M", cpus=2) as guest:
+        answer(guest, "for i in $(seq 4); do (seq 2000 | md5sum) & done; wait")
+        check(answer(guest, "seq 2000 | md5sum | cut -c1-32") == md5_of_seq(2000), "md5sum of a pipe is wrong")
+        power_off(guest)
+        check(not kernel_complaints(guest), "the guest's kernel complained:\n" + "\n".join(kernel_complaints(guest)))
+
+
+@case
 def virtual_clock(bench):
     """Under the virtual clock two runs of a stock kernel print the same bytes, time stamps and random numbers included."""
     folder = bench.flavour_folder("cloud-amd64")

@@ -64,6 +64,11 @@ constexpr auto
                    config.unpack_natively = false;
                    return {};
                  }},
+                {"--code-cache", "", "SIZE", "engine soft: memory for translated code", true,
+                 [](Config& config, std::string_view value) -> Result<> {
+                   config.code_cache = TRY(parse_size(value));
+                   return {};
+                 }},
                 {"--virtual-clock", "", "", "engine soft: time counts the guest's instructions, so that a run repeats exactly", true,
                  [](Config& config, std::string_view) -> Result<> {
                    config.virtual_clock = true;

@@ -17,7 +17,8 @@ int report(const Error& error) {
 }
 
 Result<std::unique_ptr<engine::System>> open_engine(const machine::Config& config) {
-  const engine::soft::Options soft{.virtual_clock = config.virtual_clock};
+  engine::soft::Options soft{.virtual_clock = config.virtual_clock};
+  if (config.code_cache) soft.code_cache_size = config.code_cache;
   // A virtual clock is Lodge's own engine's; auto must not take the other one.
   return engine::select::open_system(config.virtual_clock ? "soft" : config.engine, soft);
 }

@@ -14,6 +14,8 @@ struct Options {
   // interrupts at the same instructions. One vCPU only. Picoseconds a guest instruction.
   bool virtual_clock = false;
   uint32_t picoseconds_per_instruction = 1000;
+  // Bytes for translated code; used as it fills, dropped as a whole when full. At least 256 KiB; rounded up to pages.
+  uint64_t code_cache_size = uint64_t{128} << 20;
 };
 
 // Fails with ErrorKind::Unsupported and a message that says what is missing when this host cannot run it

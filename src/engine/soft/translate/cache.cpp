@@ -22,7 +22,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint64_t kCodeSize = uint64_t{128} << 20;
 constexpr uint64_t kLargestBlock = 64 << 10;  // room that must be left to begin one
 constexpr uint32_t kMaxBlockBytes = 240;
 
@@ -38,6 +37,7 @@ struct CodePage {
 struct CodeCache {
   CodeIndex index;
   Fd fd;
+  uint64_t size = 0;
   uint8_t* writable = nullptr;
   uint8_t* executable = nullptr;
   std::mutex mutex;  // all below
@@ -46,14 +46,14 @@ struct CodeCache {
   std::unordered_map<const uint8_t*, CodePage> pages;
 
   ~CodeCache() {
-    if (writable) munmap(writable, kCodeSize);
-    if (executable) munmap(executable, kCodeSize);
+    if (writable) munmap(writable, size);
+    if (executable) munmap(executable, size);
   }
 };
 
 CodeIndex& code_index(CodeCache* cache) { return cache->index; }
 
-CodeCache* code_cache_create() {
+CodeCache* code_cache_create(uint64_t size) {
   install_host_fault_handlers();
   auto cache = std::make_unique<CodeCache>();
 #ifdef MFD_EXEC
@@ -63,15 +63,16 @@ CodeCache* code_cache_create() {
 #endif
   cache->fd = Fd(memfd_create("lodge-code", MFD_CLOEXEC | kExec));
   if (!cache->fd) cache->fd = Fd(memfd_create("lodge-code", MFD_CLOEXEC));
-  if (!cache->fd || ftruncate(cache->fd.get(), kCodeSize) != 0) return nullptr;
-  void* const writable = mmap(nullptr, kCodeSize, PROT_READ | PROT_WRITE, MAP_SHARED, cache->fd.get(), 0);
+  cache->size = size;
+  if (!cache->fd || ftruncate(cache->fd.get(), static_cast<off_t>(size)) != 0) return nullptr;
+  void* const writable = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, cache->fd.get(), 0);
   if (writable == MAP_FAILED) return nullptr;
   cache->writable = static_cast<uint8_t*>(writable);
-  void* const executable = mmap(nullptr, kCodeSize, PROT_READ | PROT_EXEC, MAP_SHARED, cache->fd.get(), 0);
+  void* const executable = mmap(nullptr, size, PROT_READ | PROT_EXEC, MAP_SHARED, cache->fd.get(), 0);
   if (executable == MAP_FAILED) return nullptr;
   cache->executable = static_cast<uint8_t*>(executable);
   cache->index.code_begin = cache->executable;
-  cache->index.code_end = cache->executable + kCodeSize;
+  cache->index.code_end = cache->executable + size;
   return cache.release();
 }
 
@@ -305,11 +306,11 @@ void translate_block(void* argument) {
   request.outcome = TranslateRequest::kAgain;
   const OutsideGuest outside(request.c);
   std::unique_lock lock(cache.mutex);
-  if (cache.used + kLargestBlock > kCodeSize) {
+  if (cache.used + kLargestBlock > cache.size) {
     lock.unlock();
     const Exclusive alone(quiesce_of(request.c));
     lock.lock();
-    if (cache.used + kLargestBlock > kCodeSize) reset(cache);
+    if (cache.used + kLargestBlock > cache.size) reset(cache);
     return;
   }
   if (known(cache, request)) return;

@@ -8,8 +8,8 @@ namespace lodge::engine::soft {
 
 struct CodeCache;
 
-// One a VM. Null when the host refuses the memory.
-CodeCache* code_cache_create();
+// One a VM, with so many bytes for code (a multiple of the page size). Null when the host refuses the memory.
+CodeCache* code_cache_create(uint64_t size);
 void code_cache_destroy(CodeCache* cache);
 
 // Drops every translation made from a byte of [host, host+length), and clears kPageCode of pages that hold no more.

@@ -134,6 +134,8 @@ Result<> check_executable_memfd() {
 Result<std::unique_ptr<System>> create_system(const Options& options) {
   if (options.virtual_clock && options.picoseconds_per_instruction == 0)
     return fail(ErrorKind::Usage, "a virtual clock needs a time per instruction above 0 ps");
+  constexpr uint64_t kLeastCodeCache = 256 << 10;
+  if (options.code_cache_size < kLeastCodeCache) return fail(ErrorKind::Usage, "the code cache needs at least 256 KiB");
   TRY(check_avx());
   TRY(check_fsgsbase());
   TRY(check_executable_memfd());

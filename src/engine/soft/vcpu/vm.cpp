@@ -39,7 +39,8 @@ Result<std::shared_ptr<VmCore>> VmCore::create(const Options& options) {
   clock_init(vm.clock, options.virtual_clock ? 0 : tsc_frequency_khz(), options.virtual_clock ? options.picoseconds_per_instruction : 0);
   // KVM's guests find their TSC at zero.
   vm.tsc_offset.store(-vm.clock.base);
-  vm.code = code_cache_create();
+  constexpr uint64_t kPage = 4096;
+  vm.code = code_cache_create((options.code_cache_size + kPage - 1) / kPage * kPage);
   if (!vm.code) return fail(ErrorKind::Resource, "the software engine got no memory for translated code");
   core->slots_ = std::make_unique<MemorySlots>(vm.map);
   return core;
