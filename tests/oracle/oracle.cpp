@@ -145,7 +145,7 @@ class Oracle {
   std::unique_ptr<Guest> guest_;
   std::unique_ptr<Outcome> host_ = std::make_unique<Outcome>(), engine_ = std::make_unique<Outcome>();
   std::map<unsigned, uint64_t> vectors_;
-  uint64_t cases_ = 0, mismatches_ = 0;
+  uint64_t cases_ = 0, mismatches_ = 0, unrepeated_ = 0;
 };
 
 Result<> Oracle::start() {
@@ -211,7 +211,14 @@ Result<> Oracle::run_case(const Case& test, Forms& forms) {
   }
   ++cases_;
   ++vectors_[host_->vector];
-  const std::string difference = differences(test, *host_, *engine_);
+  std::string difference = differences(test, *host_, *engine_);
+  // AMD's processors lose x87 error pointers that no exception waits for when the kernel switches threads between the load of the state
+  // and the instruction. What the host itself does not repeat is no mismatch; the summary counts such cases.
+  for (unsigned attempt = 0; attempt < 3 && !difference.empty() && !test.never_offered && !o_.native; ++attempt) {
+    run_natively(test, *host_);
+    difference = differences(test, *host_, *engine_);
+    if (difference.empty()) ++unrepeated_;
+  }
   const uint64_t code_base = test.mode == Mode::Code16 ? kCode16Base : 0;
   if (!difference.empty() || o_.verbose) {
     if (!test.undecodable) text = disassemble(i, test.initial.rip + code_base);
@@ -279,7 +286,7 @@ int Oracle::run() {
       return done.error().kind == ErrorKind::Usage ? kExitUsage : kExitMismatch;
     }
   }
-  fmt::print("{} cases, {} mismatches; native ends by vector:", cases_, mismatches_);
+  fmt::print("{} cases, {} mismatches, {} that the host did not repeat; native ends by vector:", cases_, mismatches_, unrepeated_);
   for (const auto& [vector, count] : vectors_) fmt::print(" {}:{}", vector, count);
   fmt::print("\n");
   return mismatches_ ? kExitMismatch : 0;
