@@ -13,6 +13,9 @@ constexpr uint32_t kOperandAligned = 1u << 29;  // misalignment is #GP, before t
 constexpr uint32_t kOperandChecked = 1u << 28;  // a segment's limit has been checked, which may lie beyond 4 GiB from its base on
 constexpr uint32_t kOperandSize = 0xffff;
 
+// All ones in the low bytes: 1 to 8.
+inline uint64_t width_mask(uint32_t bytes) { return bytes == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1; }
+
 enum class StringOp : uint32_t { Movs, Stos, Lods, Cmps, Scas, Ins, Outs };
 // One string instruction, packed for the call.
 struct StringForm {

@@ -13,8 +13,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-uint64_t width_mask(uint32_t bytes) { return bytes == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1; }
-
 void set_register(CpuState& c, Gpr r, uint64_t value, uint32_t width) {
   if (width == 2)
     c.gpr[r] = (c.gpr[r] & ~uint64_t{0xffff}) | (value & 0xffff);

@@ -10,8 +10,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-uint64_t width_mask(uint32_t bytes) { return bytes == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1; }
-
 void write_register(CpuState& c, uint32_t r, uint64_t value, uint32_t size) {
   if (size >= 4)
     c.gpr[r] = value & width_mask(size);

@@ -10,8 +10,7 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint32_t gpr_offset(int r) { return static_cast<uint32_t>(offsetof(CpuState, gpr) + 8 * static_cast<uint32_t>(r)); }
-constexpr uint32_t kRip = offsetof(CpuState, rip), kNextRip = offsetof(CpuState, next_rip), kFlags = offsetof(CpuState, flags_of);
+constexpr uint32_t kFlags = offsetof(CpuState, flags_of);
 static_assert(offsetof(CpuState, flags_low) == kFlags + 1, "AL is OF, AH what LAHF gives");
 
 uint32_t base_offset(SegmentIndex segment) {

@@ -12,6 +12,10 @@
 
 namespace lodge::engine::soft {
 
+// Where translated code finds the guest's registers in CpuState.
+constexpr uint32_t gpr_offset(int r) { return static_cast<uint32_t>(offsetof(CpuState, gpr) + 8 * static_cast<uint32_t>(r)); }
+constexpr uint32_t kRip = offsetof(CpuState, rip), kNextRip = offsetof(CpuState, next_rip);
+
 class Tier1 {
  public:
   // `slow`: the form that goes through rt_slow_begin() and rt_slow_commit().

@@ -10,8 +10,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint32_t gpr_offset(int r) { return static_cast<uint32_t>(offsetof(CpuState, gpr) + 8 * static_cast<uint32_t>(r)); }
-
 bool vector_class(ZydisRegister reg) {
   switch (ZydisRegisterGetClass(reg)) {
     case ZYDIS_REGCLASS_MMX:

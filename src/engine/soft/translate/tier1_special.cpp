@@ -10,8 +10,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint32_t gpr_offset(int r) { return static_cast<uint32_t>(offsetof(CpuState, gpr) + 8 * static_cast<uint32_t>(r)); }
-constexpr uint32_t kRip = offsetof(CpuState, rip), kNextRip = offsetof(CpuState, next_rip);
 constexpr uint32_t kSpill = offsetof(CpuState, operand);
 
 uint32_t selector_offset(SegmentIndex s) {

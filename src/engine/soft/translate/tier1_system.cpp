@@ -112,12 +112,11 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
     read_operand(in, in.operand[1]);
     as_.zero_extend(hRax, 2);
     as_.move(hRsi, hRax);
-    as_.load(hRdx, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)));
+    as_.load(hRdx, gpr_offset(gpr_index(in.operand[0].reg.value)));
     as_.move_imm(hRcx, size);
     call(helper);
     // All 64 bits: a selector that is refused leaves the whole register as it was.
-    as_.store(static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)), hRax,
-              size == 2 ? 2 : 8);
+    as_.store(gpr_offset(gpr_index(in.operand[0].reg.value)), hRax, size == 2 ? 2 : 8);
     advance(in);
     return Flow::Next;
   };
@@ -285,8 +284,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       linear_address(in, in.operand[1], 16, false);
       set_next_rip(in);
       as_.move(hRdx, hRsi);
-      as_.load(hRsi, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * static_cast<uint32_t>(gpr_index(in.operand[0].reg.value)),
-               code64() ? 8 : 4);
+      as_.load(hRsi, gpr_offset(gpr_index(in.operand[0].reg.value)), code64() ? 8 : 4);
       call(sys_invpcid);
       return commit_next_rip();
     case ZYDIS_MNEMONIC_INVD:
@@ -325,7 +323,7 @@ Tier1::Flow Tier1::system(const Instruction& in, bool& known) {
       if (port.type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         as_.move_imm(hRsi, port.imm.value.u & 0xff);
       else
-        as_.load(hRsi, static_cast<uint32_t>(offsetof(CpuState, gpr)) + 8 * kRdx, 2);
+        as_.load(hRsi, gpr_offset(kRdx), 2);
       as_.move_imm(hRdx, data.size / 8u);
       if (!in_instruction) {
         call(rt_out);
