@@ -27,8 +27,9 @@ int run_all(std::string_view engine, bool tcg) {
   on_tcg = tcg;
   auto result = select::open_system(engine);
   if (!result) {
-    fprintf(stderr, "engine_suite: %s\n", result.error().message.c_str());
-    return engine == "kvm" ? kSkipped : 1;
+    const bool skip = engine == "kvm";  // the summary of ./test shows what follows SKIP
+    fprintf(stderr, "%s%s\n", skip ? "SKIP: " : "engine_suite: ", result.error().message.c_str());
+    return skip ? kSkipped : 1;
   }
   opened = std::move(*result);
   const int failed = RUN_ALL_TESTS();
