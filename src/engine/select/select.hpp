@@ -23,7 +23,8 @@ struct Proof {
 
 // Runs a small 64-bit payload (paging, control registers, MSRs, descriptor tables, INVLPG, an interrupt through
 // an IDT) in a throw-away VM on `device`, in a child process that is killed and reaped after two seconds (a
-// tenth of one on a processor without VT-x and SVM) if it does not end by itself. Leaves nothing behind. Some milliseconds where KVM works. Threads: any.
+// tenth of one on a processor without VT-x and SVM) if it does not end by itself. Leaves nothing behind. Some milliseconds where KVM works.
+// Threads: any.
 [[nodiscard]] Proof prove_kvm(const std::string& device = "/dev/kvm");
 
 // prove_kvm() of /dev/kvm, run once in a process and remembered.

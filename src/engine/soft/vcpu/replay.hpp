@@ -25,7 +25,7 @@ struct Replay {
   uint32_t next;   // the entry that the running instruction's next access matches
   bool pending;    // the last entry waits for the caller's answer in kvm_run
   bool draining;   // the instruction is done but for the write fragments from `next` on
-  uint64_t rip;     // the instruction that the entries belong to
+  uint64_t rip;    // the instruction that the entries belong to
   ReplayEntry entry[kMax];
 };
 

@@ -84,8 +84,8 @@ bool pae_paging(const CpuState& c) { return (c.cr0 & cr0::kPg) && (c.cr4 & cr4::
 
 // --- XSAVE area (SDM vol. 1, 13.4)
 
-constexpr uint32_t kFswOffset = 2, kFipOffset = 8, kFdpOffset = 16, kFopOffset = 6, kMxcsrOffset = 24, kMxcsrMaskOffset = 28, kHeaderOffset = 512,
-                   kXsaveBytes = 832;
+constexpr uint32_t kFswOffset = 2, kFipOffset = 8, kFdpOffset = 16, kFopOffset = 6, kMxcsrOffset = 24, kMxcsrMaskOffset = 28,
+                   kHeaderOffset = 512, kXsaveBytes = 832;
 constexpr uint64_t kXsaveComponents = 7;  // x87, SSE, AVX
 constexpr uint32_t kMxcsrMask = 0xffff;
 constexpr uint16_t kInitialFcw = 0x37f;

@@ -1,5 +1,4 @@
 // The engine around the loop: run()'s states, get and set, time, events. The loop itself is a function of each test.
-#include "engine/soft/translate/cache.hpp"
 #include "engine/soft/vcpu/vcpu.hpp"
 
 #include <gtest/gtest.h>
@@ -12,6 +11,7 @@
 
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/irqchip/lapic.hpp"
+#include "engine/soft/translate/cache.hpp"
 #include "engine/soft/vcpu/hooks.hpp"
 #include "engine/soft/vcpu/loop.hpp"
 
