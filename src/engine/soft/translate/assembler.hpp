@@ -174,29 +174,6 @@ class Assembler {
     modrm(3, extension, r);
     byte(count);
   }
-  // mov to, [base] / mov [base], from
-  void load_through(Host to, Host base, uint32_t size) {
-    if (size == 1 || size == 2) {
-      rex(false, to, 0, base);
-      byte(0x0f);
-      byte(size == 1 ? 0xb6 : 0xb7);
-    } else {
-      rex(size == 8, to, 0, base);
-      byte(0x8b);
-    }
-    modrm(2, to, base);
-    if ((base & 7) == 4) byte(0x24);
-    dword(0);
-  }
-  void store_through(Host base, Host from, uint32_t size) {
-    if (size == 2) byte(0x66);
-    rex(size == 8, from, 0, base, size == 1 && from >= 4);
-    byte(size == 1 ? 0x88 : 0x89);
-    modrm(2, from, base);
-    if ((base & 7) == 4) byte(0x24);
-    dword(0);
-  }
-
   // --- control
   void call(const void* function) {
     move_imm(hRax, reinterpret_cast<uint64_t>(function));

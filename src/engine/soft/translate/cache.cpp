@@ -120,7 +120,6 @@ bool overlaps(const Block& block, const uint8_t* first, const uint8_t* last) {
 }
 
 void drop(CodeCache& cache, Block* block) {
-  block->valid.store(false, std::memory_order_relaxed);
   unlink(cache, *block);
   forget_in_page(cache, page_of(block->host_pc), block);
   if (block->second_page) forget_in_page(cache, block->second_page, block);
@@ -262,7 +261,6 @@ void insert(CodeCache& cache, const TranslateRequest& request, Block& built, con
   block.length = built.length;
   block.count = built.count;
   std::copy(std::begin(built.offset), std::end(built.offset), block.offset);
-  block.valid.store(true, std::memory_order_relaxed);
   CodePage& page = cache.pages[page_of(request.host_pc)];
   page.flags = request.page_flags;
   page.blocks.push_back(&block);

@@ -21,11 +21,10 @@ namespace lodge::engine::soft {
 constexpr uint32_t kMaxInstructionsPerBlock = 32;
 
 struct Block {
-  const uint8_t* host_pc;      // the guest's bytes
-  const uint8_t* second_page;  // host page of the part beyond the first page's end; null when the block lies in one page
-  const uint8_t* code;         // executable
-  std::atomic<Block*> next;    // in the bucket
-  std::atomic<bool> valid;
+  const uint8_t* host_pc;                    // the guest's bytes
+  const uint8_t* second_page;                // host page of the part beyond the first page's end; null when the block lies in one page
+  const uint8_t* code;                       // executable
+  std::atomic<Block*> next;                  // in the bucket
   uint32_t key;                              // as looked up, with kKeySingle and kKeySlow
   uint16_t length;                           // guest bytes
   uint16_t count;                            // guest instructions
