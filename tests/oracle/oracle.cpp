@@ -161,7 +161,7 @@ Result<> Oracle::start() {
   sigemptyset(&alarm);
   sigaddset(&alarm, SIGALRM);
   ::pthread_sigmask(SIG_BLOCK, &alarm, nullptr);
-  system_ = TRY(engine::soft::create_system());
+  system_ = TRY(engine::soft::create_system({.exact_flags = true, .state_trace = {}}));
   guest_ = TRY(Guest::create(*system_));
   ::pthread_sigmask(SIG_UNBLOCK, &alarm, nullptr);
   return {};

@@ -69,6 +69,24 @@ constexpr auto
                    config.code_cache = TRY(parse_size(value));
                    return {};
                  }},
+                {"--soft-tier", "", "1|2", "engine soft: translate single instructions only (1) or whole blocks (2, the default)", true,
+                 [](Config& config, std::string_view value) -> Result<> {
+                   if (value != "1" && value != "2") return fail(ErrorKind::Usage, "'{}' is neither 1 nor 2", value);
+                   config.soft_tier = value == "1" ? 1 : 2;
+                   return {};
+                 }},
+                {"--state-trace", "", "FILE[,EVERY[,FROM]]", "with --virtual-clock: write the processor's state every so many instructions", true,
+                 [](Config& config, std::string_view value) -> Result<> {
+                   const size_t comma = value.find(',');
+                   config.state_trace = value.substr(0, comma);
+                   if (comma == std::string_view::npos) return {};
+                   const std::string_view numbers = value.substr(comma + 1);
+                   const size_t second = numbers.find(',');
+                   config.state_trace_every = TRY(parse_number(numbers.substr(0, second)));
+                   if (!config.state_trace_every) return fail(ErrorKind::Usage, "the distance of two states is at least 1");
+                   if (second != std::string_view::npos) config.state_trace_from = TRY(parse_number(numbers.substr(second + 1)));
+                   return {};
+                 }},
                 {"--virtual-clock", "", "", "engine soft: time counts the guest's instructions, so that a run repeats exactly", true,
                  [](Config& config, std::string_view) -> Result<> {
                    config.virtual_clock = true;

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "base/error.hpp"
 #include "engine/api/engine.hpp"
+#include "engine/soft/state_record.hpp"
 
 namespace lodge::engine::soft {
 
@@ -16,6 +18,14 @@ struct Options {
   uint32_t picoseconds_per_instruction = 1000;
   // Bytes for translated code; used as it fills, dropped as a whole when full. At least 256 KiB; rounded up to pages.
   uint64_t code_cache_size = uint64_t{128} << 20;
+  // Translate whole blocks of 64-bit code; else one instruction at a time (the reference to compare with).
+  bool second_tier = true;
+  // The arithmetic flags in the frame of an exception or interrupt are exact even where the interrupted code overwrites them without
+  // having read them. Costs time; always so under the virtual clock.
+  bool exact_flags = false;
+  // With a virtual clock: a file to which a StateRecord goes every so many instructions, from one on. Empty: none.
+  std::string state_trace;
+  uint64_t state_trace_every = 1'000'000, state_trace_from = 0;
 };
 
 // Fails with ErrorKind::Unsupported and a message that says what is missing when this host cannot run it

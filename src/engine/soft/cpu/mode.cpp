@@ -50,8 +50,35 @@ void mode_changed(CpuState& c) {
   uint32_t k = code_key(c) | coprocessor_key(c);
   if ((c.cr0 & cr0::kAm) && (c.eflags_system & eflags::kAc) && c.cpl == 3) k |= key::kAlignmentCheck;
   if ((c.eflags_system & eflags::kTf) || debug_armed(c)) k |= key::kSingleStep;
-  c.key = k;
   c.view = data_view(c);
+  c.tlb = reinterpret_cast<uint64_t>(c.tlb_views) + c.view * c.tlb_view_size;
+  if (c.key == k && c.jump_contexts) return;
+  c.key = k;
+  jump_context_changed(c, false);
+}
+
+void jump_context_changed(CpuState& c, bool flushed) {
+  if (flushed) c.jump_contexts = 0;
+  for (uint32_t i = 0; i < c.jump_contexts; ++i) {
+    if (c.jump_context[i].key != c.key) continue;
+    c.jump_salt = c.jump_context[i].salt;
+    return;
+  }
+  if (c.jump_contexts == kJumpContexts) c.jump_contexts = 0;
+  if (c.jump_salts == 0xffff) {  // all given: none of the old ones may match any more
+    c.jump_salts = c.jump_contexts = 0;
+    jump_table_clear(c);
+  }
+  const uint32_t salt = ++c.jump_salts;
+  c.jump_context[c.jump_contexts++] = {c.key, salt};
+  c.jump_salt = salt;
+}
+
+void jump_table_clear(CpuState& c) {
+  if (!c.jump_table) return;
+  for (uint32_t i = 0; i < JumpTable::kEntries; ++i) {
+    if (c.jump_table->code[i] != c.jump_miss) c.jump_table->code[i] = c.jump_miss;
+  }
 }
 
 }  // namespace lodge::engine::soft

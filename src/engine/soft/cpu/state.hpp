@@ -90,6 +90,7 @@ enum class Unwind : uint32_t {
   Exception,    // CpuState::exception is to be delivered; rip is at the faulting instruction
   Exit,         // leave run(): CpuState::exit_reason and kvm_run are filled in; the instruction is pending (replay log)
   SlowVariant,  // run this one instruction again in its bounce-buffer form
+  Ungrouped,    // run on from this instruction in a translation whose look-ups answer for one access each
   Restart,      // look at requests, then run this instruction again from its start
   Shutdown,     // triple fault
 };
@@ -136,6 +137,22 @@ enum Request : uint32_t {
   kRequestEvent = 2,  // look at VcpuHooks::pending_events
   kRequestFlush = 4,  // empty the TLBs (a page became code or is dirty-logged) and acknowledge
   kRequestStop = 8,   // stand still outside guest mode until the exclusive section of another vCPU ends
+};
+
+// Where translated code finds the translation for a linear address: indexed by the address's low 16 bits, so that neither hashing nor
+// flags are needed at the jump; the translation that is jumped to compares the tag. It stands at a fixed distance from CpuState.
+struct JumpTable {
+  static constexpr uint32_t kEntries = 1 << 16;
+  uint64_t code[kEntries];
+  uint64_t tag[kEntries];  // linear address ^ CpuState::jump_salt: the index stands for the bits that the salt takes
+};
+constexpr uint32_t kJumpTableOffset = 16384;  // from the beginning of CpuState
+// Where an indirect jump came from, should its target not be canonical: the instruction's offset in its page, and what it had
+// popped, to be taken back.
+constexpr uint32_t jump_from(uint32_t offset, uint32_t popped) { return offset | popped << 12; }
+constexpr uint32_t kJumpContexts = 8, kGroupSlots = 8;
+struct JumpContext {
+  uint32_t key, salt;
 };
 
 struct alignas(64) CpuState {
@@ -214,7 +231,27 @@ struct alignas(64) CpuState {
 
   // x87's last instruction and operand: the host's own would show host addresses.
   uint64_t x87_ip, x87_dp;
-  uint16_t x87_opcode, reserved3[3];
+  uint16_t x87_opcode;
+  // Opcode and operand of the last x87 instruction, which become those above when the processor's rules let them (x87_settle).
+  uint16_t x87_last_opcode;
+  uint16_t x87_rules, reserved3;
+  uint64_t x87_last_dp, x87_last_dp_ip;
+
+  // --- the block translator's (translate/tier2.hpp)
+  uint64_t tlb;          // address of the TLB array of `view`, kept by mode_changed()
+  const void* tlb_views; // the arrays of all views, and the bytes of each
+  uint64_t tlb_view_size;
+  uint64_t code_page;    // linear address of the page that the running translation lies in
+  uint64_t jump_salt;    // 16 bits: which tags of the jump table count now; kept by jump_context_changed()
+  JumpTable* jump_table;
+  uint64_t jump_miss;    // what an empty entry of the table holds
+  uint32_t jump_from;    // JumpFrom of the last indirect jump
+  uint32_t jump_missed;  // it found nothing in the table: rip is its target
+  JumpContext jump_context[kJumpContexts];  // tags given since the last flush, by translation key
+  uint32_t jump_contexts, jump_salts;       // of those; of all ever
+  uint64_t chain;                           // the edge by which translated code came to its end, to be linked; 0: none
+  uint64_t scratch[4];                      // of translated code
+  uint64_t group[kGroupSlots];              // addends that a look-up found for later accesses of the same block
 
   // Scratch of translated code and helpers: operands spilled for a helper, and the bounce buffer, whose users keep the
   // guest address's alignment modulo 64.
@@ -230,6 +267,23 @@ inline void set_eflags(CpuState& c, uint32_t value) {
   c.flags_low = static_cast<uint8_t>((value & eflags::kArithmeticLow) | 2);
   c.flags_of = (value >> 11) & 1;
   c.eflags_system = value & eflags::kSystem;
+}
+
+// When the opcode and the operand's address are taken (SDM vol. 1, 8.1.8 and 8.1.9): only of an instruction with an unmasked exception, or
+// always. The host's processor decides.
+enum X87Rules : uint16_t { kX87OpcodeOfExceptions = 1, kX87OperandOfExceptions = 2 };
+// `fsw`: the status word, whose ES says that the last instruction had an unmasked exception. Before the pointers are read, and before that
+// bit is cleared.
+inline void x87_settle(CpuState& c, uint16_t fsw) {
+  const bool exception = fsw & 0x80;
+  if (exception || !(c.x87_rules & kX87OpcodeOfExceptions)) c.x87_opcode = c.x87_last_opcode;
+  if (!(c.x87_rules & kX87OperandOfExceptions) || (exception && c.x87_last_dp_ip == c.x87_ip)) c.x87_dp = c.x87_last_dp;
+}
+// After the pointers have been loaded.
+inline void x87_loaded(CpuState& c) {
+  c.x87_last_opcode = c.x87_opcode;
+  c.x87_last_dp = c.x87_dp;
+  c.x87_last_dp_ip = c.x87_ip;
 }
 
 inline bool protected_mode(const CpuState& c) { return c.cr0 & cr0::kPe; }

@@ -191,6 +191,7 @@ void mmu_flush_all(CpuState& c) {
     for (FetchEntry& entry : side) entry.tag = Mmu::kNoTag;
   mmu.large_filter = 0;
   ++mmu.generation;
+  jump_context_changed(c, true);
 }
 
 // Entries do not know whether they are global; flushing more than asked is allowed (SDM vol. 3, 4.10.4.1).
@@ -209,6 +210,7 @@ void mmu_flush_page(CpuState& c, uint64_t linear) {
     if (entry.tag == tag) entry.tag = Mmu::kNoTag;
   }
   ++mmu.generation;
+  jump_context_changed(c, true);
 }
 
 }  // namespace lodge::engine::soft

@@ -13,6 +13,14 @@ enum Host : uint8_t { hRax, hRcx, hRdx, hRbx, hRsp, hRbp, hRsi, hRdi, hR8, hR9, 
 // Condition codes as in Jcc.
 enum Condition : uint8_t { kOverflow = 0, kBelow = 2, kNotBelow = 3, kZero = 4, kNotZero = 5, kSign = 8, kNotSign = 9 };
 
+// A memory operand of the host: [base + index * 2^scale + displacement], relative to GS or not. -1: no register.
+struct Address {
+  int base = -1, index = -1;
+  uint8_t scale = 0;
+  int32_t displacement = 0;
+  bool gs = false;
+};
+
 class Assembler {
  public:
   Assembler(uint8_t* begin, uint8_t* end) : begin_(begin), at_(begin), end_(end) {}
@@ -210,6 +218,93 @@ class Assembler {
     byte(0x04);
     byte(value);
   }
+
+  // --- general memory operands
+  void rex_for(bool w, uint8_t reg, const Address& a, bool force = false) {
+    rex(w, reg, static_cast<uint8_t>(a.index < 0 ? 0 : a.index), static_cast<uint8_t>(a.base < 0 ? 0 : a.base), force);
+  }
+  // ModRM, SIB and displacement; prefixes, REX and opcode have been written.
+  void operand(uint8_t reg, const Address& a) {
+    if (a.base < 0) {
+      modrm(0, reg, 4);
+      byte(static_cast<uint8_t>(a.scale << 6 | (a.index < 0 ? 4 : a.index & 7) << 3 | 5));
+      dword(static_cast<uint32_t>(a.displacement));
+      return;
+    }
+    const bool none = a.displacement == 0 && (a.base & 7) != 5;
+    const bool small = a.displacement >= -128 && a.displacement <= 127;
+    const uint8_t mod = none ? 0 : small ? 1 : 2;
+    if (a.index < 0 && (a.base & 7) != 4) {
+      modrm(mod, reg, static_cast<uint8_t>(a.base));
+    } else {
+      modrm(mod, reg, 4);
+      byte(static_cast<uint8_t>(a.scale << 6 | (a.index < 0 ? 4 : a.index & 7) << 3 | (a.base & 7)));
+    }
+    if (mod == 1) byte(static_cast<uint8_t>(a.displacement));
+    if (mod == 2) dword(static_cast<uint32_t>(a.displacement));
+  }
+  // One-byte opcode with a register and a memory operand.
+  void with_memory(uint8_t opcode, uint8_t reg, const Address& a, bool wide = true) {
+    if (a.gs) byte(0x65);
+    rex_for(wide, reg, a);
+    byte(opcode);
+    operand(reg, a);
+  }
+  void lea(Host to, const Address& a) { with_memory(0x8d, to, a); }
+  void load(Host to, const Address& a) { with_memory(0x8b, to, a); }
+  void store(const Address& a, Host from, bool wide = true) { with_memory(0x89, from, a, wide); }
+  // add (0), or (1), and (4), sub (5), xor (6), cmp (7) r, imm32
+  void alu_imm32(uint8_t extension, Host r, int32_t value, bool wide = true) {
+    rex(wide, 0, 0, r);
+    byte(0x81);
+    modrm(3, extension, r);
+    dword(static_cast<uint32_t>(value));
+  }
+  void push(Host r) {
+    rex(false, 0, 0, r);
+    byte(static_cast<uint8_t>(0x50 | (r & 7)));
+  }
+  void pop(Host r) {
+    rex(false, 0, 0, r);
+    byte(static_cast<uint8_t>(0x58 | (r & 7)));
+  }
+  void nop(uint32_t count) {  // SDM vol. 2B, NOP: the recommended sequences
+    static constexpr uint8_t kNop[9][9] = {{0x90},
+                                           {0x66, 0x90},
+                                           {0x0f, 0x1f, 0x00},
+                                           {0x0f, 0x1f, 0x40, 0x00},
+                                           {0x0f, 0x1f, 0x44, 0x00, 0x00},
+                                           {0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00},
+                                           {0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00},
+                                           {0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
+                                           {0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00}};
+    while (count) {
+      const uint32_t n = count < 9 ? count : 9;
+      bytes(kNop[n - 1], n);
+      count -= n;
+    }
+  }
+  void align(uint32_t boundary, uint32_t phase = 0) {
+    while (((reinterpret_cast<uint64_t>(at_) + phase) & (boundary - 1)) != 0 && !overflow_) {
+      const uint32_t missing = boundary - ((reinterpret_cast<uint64_t>(at_) + phase) & (boundary - 1));
+      nop(missing);
+    }
+  }
+  // A jump or call to code that has been emitted, in the same mapping of the cache.
+  void jump_to(const uint8_t* target) {
+    byte(0xe9);
+    relative(target);
+  }
+  void call_to(const uint8_t* target) {
+    byte(0xe8);
+    relative(target);
+  }
+  void jump_if_to(uint8_t condition, const uint8_t* target) {
+    byte(0x0f);
+    byte(static_cast<uint8_t>(0x80 | condition));
+    relative(target);
+  }
+  void relative(const uint8_t* target) { dword(static_cast<uint32_t>(target - (at_ + 4))); }
 
   void rex(bool w, uint8_t reg, uint8_t index, uint8_t base, bool force = false) {
     const uint8_t value = static_cast<uint8_t>(0x40 | w << 3 | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1));

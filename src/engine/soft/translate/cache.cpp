@@ -1,5 +1,6 @@
 #include "engine/soft/translate/cache.hpp"
 
+#include <cpuid.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,7 +16,9 @@
 #include "base/fd.hpp"
 #include "engine/soft/mmu/tlb.hpp"
 #include "engine/soft/translate/tier1.hpp"
+#include "engine/soft/translate/tier2.hpp"
 #include "engine/soft/vcpu/host_faults.hpp"
+#include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/quiesce.hpp"
 
 namespace lodge::engine::soft {
@@ -40,20 +43,29 @@ struct CodeCache {
   uint64_t size = 0;
   uint8_t* writable = nullptr;
   uint8_t* executable = nullptr;
+  CodeCacheOptions options;
+  Thunks thunks{};
+  uint64_t thunk_bytes = 0;
   std::mutex mutex;  // all below
   uint64_t used = 0;
   std::deque<Block> blocks;
+  std::deque<Tier2Code> tier2;
   std::unordered_map<const uint8_t*, CodePage> pages;
 
   ~CodeCache() {
     if (writable) munmap(writable, size);
     if (executable) munmap(executable, size);
+    if (index.by_code) munmap(index.by_code, by_code_bytes());
   }
+  // A translation of the second tier takes more than this.
+  static constexpr uint64_t kLeastBytes = 64;
+  [[nodiscard]] uint64_t by_code_bytes() const { return size / kLeastBytes * sizeof(Block*); }
 };
 
 CodeIndex& code_index(CodeCache* cache) { return cache->index; }
 
-CodeCache* code_cache_create(uint64_t size) {
+CodeCache* code_cache_create(const CodeCacheOptions& options) {
+  const uint64_t size = options.size;
   install_host_fault_handlers();
   auto cache = std::make_unique<CodeCache>();
 #ifdef MFD_EXEC
@@ -64,6 +76,7 @@ CodeCache* code_cache_create(uint64_t size) {
   cache->fd = Fd(memfd_create("lodge-code", MFD_CLOEXEC | kExec));
   if (!cache->fd) cache->fd = Fd(memfd_create("lodge-code", MFD_CLOEXEC));
   cache->size = size;
+  cache->options = options;
   if (!cache->fd || ftruncate(cache->fd.get(), static_cast<off_t>(size)) != 0) return nullptr;
   void* const writable = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, cache->fd.get(), 0);
   if (writable == MAP_FAILED) return nullptr;
@@ -73,10 +86,37 @@ CodeCache* code_cache_create(uint64_t size) {
   cache->executable = static_cast<uint8_t*>(executable);
   cache->index.code_begin = cache->executable;
   cache->index.code_end = cache->executable + size;
+  cache->index.writable = cache->writable;
+  void* const by_code = mmap(nullptr, cache->by_code_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (by_code == MAP_FAILED) return nullptr;
+  cache->index.by_code = static_cast<Block**>(by_code);
+  Assembler as(cache->writable, cache->writable + kLargestBlock);
+  emit_thunks(as, cache->thunks);
+  cache->index.enter = cache->executable + (cache->thunks.enter - cache->writable);
+  cache->thunk_bytes = cache->used = (as.size() + 63) & ~uint64_t{63};
   return cache.release();
 }
 
 void code_cache_destroy(CodeCache* cache) { delete cache; }
+
+namespace {
+
+// Intel's processors keep the opcode of unmasked exceptions only (SDM vol. 1, 8.1.9), and those that say so the operand's address too.
+uint16_t host_x87_rules() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (host_is_amd() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return 0;
+  constexpr unsigned kFdpExcptnOnly = 1u << 6;
+  return static_cast<uint16_t>(kX87OpcodeOfExceptions | (ebx & kFdpExcptnOnly ? kX87OperandOfExceptions : 0));
+}
+
+}  // namespace
+
+void code_cache_attach(CodeCache* cache, CpuState& c) {
+  const auto executable = [&](const uint8_t* thunk) { return reinterpret_cast<uint64_t>(cache->executable + (thunk - cache->writable)); };
+  c.jump_miss = executable(cache->thunks.miss);
+  jump_table_clear(c);
+  c.x87_rules = host_x87_rules();
+}
 
 namespace {
 
@@ -113,13 +153,33 @@ void forget_in_page(CodeCache& cache, const uint8_t* page, const Block* block) {
 }
 
 bool overlaps(const Block& block, const uint8_t* first, const uint8_t* last) {
+  if (block.tier2) {
+    const uint8_t* const page = page_of(block.host_pc);
+    return page + block.tier2->scan_begin <= last && first < page + block.tier2->scan_end;
+  }
   const uint8_t* const page_end = page_of(block.host_pc) + kPageSize;
   const uint8_t* const end = block.host_pc + block.length;
   if (block.host_pc <= last && first < std::min(end, page_end)) return true;
   return block.second_page && block.second_page <= last && first < block.second_page + (end - page_end);
 }
 
+void set_jump(CodeCache& cache, uint32_t displacement, uint32_t target) {
+  const uint32_t distance = target - (displacement + 4);
+  __atomic_store_n(reinterpret_cast<uint32_t*>(cache.writable + displacement), distance, __ATOMIC_RELEASE);
+}
+
+// Nobody enters the translation any more: its first bytes lead out of it. Links to it go back to where they ask for another.
+void end_tier2(CodeCache& cache, Block& block) {
+  const Tier2Code& code = *block.tier2;
+  auto* const body = reinterpret_cast<uint64_t*>(cache.writable + code.body);
+  const uint32_t distance = code.dead - (code.body + 5);
+  const uint64_t rest = __atomic_load_n(body, __ATOMIC_RELAXED) & ~uint64_t{0xff'ffff'ffff};
+  __atomic_store_n(body, rest | static_cast<uint64_t>(distance) << 8 | 0xe9, __ATOMIC_RELEASE);
+  for (Edge* edge = block.incoming.exchange(no_links()); edge; edge = edge->next) set_jump(cache, edge->displacement, edge->stub);
+}
+
 void drop(CodeCache& cache, Block* block) {
+  if (block->tier2) end_tier2(cache, *block);
   unlink(cache, *block);
   forget_in_page(cache, page_of(block->host_pc), block);
   if (block->second_page) forget_in_page(cache, block->second_page, block);
@@ -151,12 +211,18 @@ void invalidate_locked(CodeCache& cache, const uint8_t* host, uint64_t length) {
 }
 
 // Everything goes. All vCPUs stand still.
-void reset(CodeCache& cache) {
+void reset(CodeCache& cache, Quiesce& quiesce) {
+  for (uint32_t i = 0; i < quiesce.count.load(); ++i) {
+    jump_table_clear(*quiesce.participant[i].cpu);
+    quiesce.participant[i].cpu->chain = 0;
+  }
   for (auto& [start, page] : cache.pages) page.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
   cache.pages.clear();
   for (auto& bucket : cache.index.bucket) bucket.store(nullptr, std::memory_order_relaxed);
   cache.blocks.clear();
-  cache.used = 0;
+  cache.tier2.clear();
+  cache.index.by_code_count.store(0);
+  cache.used = cache.thunk_bytes;
   cache.index.generation.fetch_add(1);
 }
 
@@ -168,9 +234,9 @@ void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length) {
   invalidate_locked(*cache, host, length);
 }
 
-void code_invalidate_all(CodeCache* cache) {
+void code_invalidate_all(CodeCache* cache, Quiesce& quiesce) {
   const std::lock_guard lock(cache->mutex);
-  reset(*cache);
+  reset(*cache, quiesce);
 }
 
 void invalidate_block(void* argument) {
@@ -204,10 +270,13 @@ struct Bytes {
 };
 
 // Emits a block; false if its first instruction goes on in a page that the request does not name.
-bool build(const TranslateRequest& request, Assembler& as, Block& block) {
+bool build(const TranslateRequest& request, Assembler& as, Block& block, bool single) {
   const uint32_t room = static_cast<uint32_t>(page_of(request.host_pc) + kPageSize - request.host_pc);
   const Bytes bytes{request.host_pc, room, request.second_page};
-  const uint32_t limit = request.key & kKeySingle ? 1 : kMaxInstructionsPerBlock;
+  // Where the second tier runs, the first one does single instructions only. Under the virtual clock those that may look at the time
+  // or bring events stand alone.
+  const bool repeatable = request.c->random != 0;
+  const uint32_t limit = (request.key & kKeySingle) || single ? 1 : kMaxInstructionsPerBlock;
   Tier1 tier(as, request.key, request.key & kKeySlow, request.c->random != 0);
   tier.prologue();
   uint32_t offset = 0;
@@ -232,6 +301,10 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block) {
         ended = true;
       }
     }
+    if (repeatable && status == DecodeStatus::Ok && !Tier2::counts_freely(instruction, request.key)) {
+      if (block.count) break;
+      ended = true;
+    }
     block.offset[block.count++] = static_cast<uint8_t>(offset);
     if (status == DecodeStatus::Ok) {
       if (tier.emit(instruction)) {
@@ -252,8 +325,19 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block) {
   return true;
 }
 
-void insert(CodeCache& cache, const TranslateRequest& request, Block& built, const uint8_t* code) {
+void insert(CodeCache& cache, const TranslateRequest& request, Block& built, const uint8_t* code, Tier2Code* tier2) {
   Block& block = cache.blocks.emplace_back();
+  if (tier2) {
+    const Tier2Code& kept = cache.tier2.emplace_back(std::move(*tier2));
+    block.tier2 = &kept;
+    block.entry = cache.executable + kept.entry;
+    block.direct_host = cache.executable + kept.direct_host;
+    block.direct_state = cache.executable + kept.direct_state;
+    code = block.direct_state;
+    const uint32_t count = cache.index.by_code_count.load(std::memory_order_relaxed);
+    cache.index.by_code[count] = &block;
+    cache.index.by_code_count.store(count + 1, std::memory_order_release);
+  }
   block.host_pc = request.host_pc;
   block.second_page = built.second_page;
   block.code = code;
@@ -296,7 +380,26 @@ void protect(CodeCache& cache, const TranslateRequest& request) {
   mmu_flush_all(*request.c);
 }
 
+bool second_tier_runs(const CodeCache& cache, uint32_t k) {
+  constexpr uint32_t kFirstOnly = key::kSingleStep | key::kAlignmentCheck | kKeySingle | kKeySlow;
+  return cache.options.second_tier && (k & key::kCode64) && !(k & kFirstOnly);
+}
+
 }  // namespace
+
+const Block* block_at(const CodeIndex& index, const uint8_t* pc) {
+  uint32_t low = 0, high = index.by_code_count.load(std::memory_order_acquire);
+  const auto begin = [&](uint32_t i) { return index.code_begin + index.by_code[i]->tier2->begin; };
+  while (high - low > 1) {
+    const uint32_t middle = (low + high) / 2;
+    if (begin(middle) <= pc)
+      low = middle;
+    else
+      high = middle;
+  }
+  if (!high || begin(low) > pc || pc >= index.code_begin + index.by_code[low]->tier2->end) return nullptr;
+  return index.by_code[low];
+}
 
 void translate_block(void* argument) {
   auto& request = *static_cast<TranslateRequest*>(argument);
@@ -308,20 +411,35 @@ void translate_block(void* argument) {
     lock.unlock();
     const Exclusive alone(quiesce_of(request.c));
     lock.lock();
-    if (cache.used + kLargestBlock > cache.size) reset(cache);
+    if (cache.used + kLargestBlock > cache.size) reset(cache, quiesce_of(request.c));
     return;
   }
   if (known(cache, request)) return;
   protect(cache, request);
   uint8_t* const begin = cache.writable + cache.used;
-  Assembler as(begin, begin + kLargestBlock);
   Block built{};
-  if (!build(request, as, built)) {
+  const bool second_tier = second_tier_runs(cache, request.key);
+  if (second_tier && !request.second_page) {
+    Assembler as(begin, begin + kLargestBlock);
+    const bool exact = cache.options.exact_flags || request.c->random != 0;
+    Tier2 tier(as, cache.writable, cache.thunks,
+               {request.key, exact, request.c->random != 0, (request.key & kKeyUngrouped) != 0});
+    Tier2Code code;
+    if (tier.translate(page_of(request.host_pc), static_cast<uint32_t>(request.host_pc - page_of(request.host_pc)), code)) {
+      built.length = code.length;
+      built.count = code.count;
+      insert(cache, request, built, nullptr, &code);
+      cache.used += (as.size() + 63) & ~uint64_t{63};
+      return;
+    }
+  }
+  Assembler as(begin, begin + kLargestBlock);
+  if (!build(request, as, built, second_tier)) {
     request.outcome = TranslateRequest::kNeedSecondPage;
     return;
   }
-  insert(cache, request, built, cache.executable + cache.used);
-  cache.used += (as.size() + 15) & ~uint64_t{15};
+  insert(cache, request, built, cache.executable + cache.used, nullptr);
+  cache.used += (as.size() + 63) & ~uint64_t{63};
 }
 
 }  // namespace lodge::engine::soft

@@ -20,10 +20,27 @@ namespace lodge::engine::soft {
 
 constexpr uint32_t kMaxInstructionsPerBlock = 32;
 
+// An edge that can be linked to the translation that it leads to. Lies in the cache, before its stub.
+struct Edge {
+  std::atomic<Edge*> next;  // of those linked to the same translation (addresses in the writable mapping)
+  uint32_t displacement;    // cache offset of the jump's rel32
+  uint32_t stub;            // cache offset of where it leads unlinked
+  uint32_t indirect;        // cache offset of code that goes through the jump table, for targets that may not be linked
+  bool state_flags;         // the flags are in CpuState: the entry to take
+  uint32_t key;             // the translation key under which it was made, and the page: a link leads to nothing else
+  const uint8_t* page;
+};
+
+struct Tier2Code;
+
 struct Block {
   const uint8_t* host_pc;                    // the guest's bytes
   const uint8_t* second_page;                // host page of the part beyond the first page's end; null when the block lies in one page
-  const uint8_t* code;                       // executable
+  const uint8_t* code;                       // executable; of the second tier: the entry from the loop
+  const Tier2Code* tier2;                    // null: the first tier's
+  const uint8_t* entry;                      // second tier: by the jump table
+  const uint8_t *direct_host, *direct_state; // by links
+  std::atomic<Edge*> incoming;               // links to it; no_links() once it has ended
   std::atomic<Block*> next;                  // in the bucket
   uint32_t key;                              // as looked up, with kKeySingle and kKeySlow
   uint16_t length;                           // guest bytes
@@ -34,6 +51,7 @@ struct Block {
 // Bits beside those of mode.hpp's key in Block::key.
 constexpr uint32_t kKeySingle = 1u << 20;  // one instruction only
 constexpr uint32_t kKeySlow = 1u << 21;    // its bounce-buffer form (implies kKeySingle)
+constexpr uint32_t kKeyUngrouped = 1u << 22;  // second tier: one access a look-up
 
 struct JumpCacheEntry {
   uint64_t linear, mmu_generation, code_generation;
@@ -52,6 +70,11 @@ struct CodeIndex {
   std::atomic<Block*> bucket[kBuckets];
   std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it
   const uint8_t *code_begin, *code_end;
+  uint8_t* writable;        // the same bytes
+  const uint8_t* enter;     // Thunks::enter
+  // The second tier's, in the order of their code, for those who have a host PC only. Appended to, until everything is dropped.
+  Block** by_code;
+  std::atomic<uint32_t> by_code_count;
 
   static uint32_t hash(const uint8_t* host_pc, uint32_t key) {
     const uint64_t h = (reinterpret_cast<uint64_t>(host_pc) ^ (static_cast<uint64_t>(key) << 40)) * 0x9e3779b97f4a7c15u;
@@ -59,6 +82,12 @@ struct CodeIndex {
   }
 };
 CodeIndex& code_index(CodeCache* cache);
+
+// The translation of the second tier that a host PC lies in, null if in none. In guest mode, also from a signal handler there.
+const Block* block_at(const CodeIndex& index, const uint8_t* pc);
+// Links the edge at `chain` (an address in the executable mapping) to a translation, if that may be. In guest mode.
+void code_link(const CodeIndex& index, uint64_t chain, Block& block);
+inline Edge* no_links() { return reinterpret_cast<Edge*>(1); }
 
 // Makes a translation. To be called through soft_host_call() in guest mode.
 struct TranslateRequest {

@@ -78,6 +78,7 @@ void rt_decimal(CpuState* c, uint32_t opcode, uint32_t immediate);
 
 // The offset of `linear` in `segment` is for the limit check of areas whose size depends on what is asked for.
 void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide, uint32_t segment, uint64_t offset);
+void rt_x87_settle(CpuState* c);  // x87_settle() with the running guest's status word
 void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t operand_size);
 // VGATHER*/VPGATHER*: operands spilled to c.operand[0] (destination), [1] (index), [2] (mask), which hold the result, too.
 enum class GatherEnd : uint32_t { Complete, Again, Fault };

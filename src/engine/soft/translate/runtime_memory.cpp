@@ -5,6 +5,7 @@
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/mmu/walk.hpp"
+#include "engine/soft/translate/resolve.hpp"
 #include "engine/soft/translate/runtime.hpp"
 #include "engine/soft/vcpu/quiesce.hpp"
 #include "engine/soft/vcpu/replay.hpp"
@@ -42,6 +43,7 @@ void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
 // #AC: natural alignment, that of eight bytes for ten-byte operands and of 16 for vectors of 32. Called with key::kAlignmentCheck set.
 void check_operand_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   const uint32_t bytes = size & kOperandSize;
+  if (bytes >= 16 && !vendor_is_amd(c)) return;  // Intel's processors check no vector operand
   const uint32_t alignment = bytes == 10 ? 8 : bytes == 32 ? 16 : bytes & (0 - bytes);
   if (linear & (alignment - 1)) raise(c, kAc, 0);
 }
@@ -106,6 +108,27 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
     return linear + entry.addend;
   return pointer_slow(*c, linear, size, true);
 }
+
+uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
+  const ResolveForm form = ResolveForm::unpack(packed);
+  const auto known = [&](uint64_t at, uint64_t& addend) {
+    const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(at)];
+    addend = entry.addend;
+    return (form.write ? entry.write_tag : entry.read_tag) == (at & kPageMask);
+  };
+  uint64_t addend = 0, other = 0;
+  const uint64_t last = linear + (form.size & kOperandSize) - 1;
+  if (((linear ^ last) & kPageMask) || !known(linear, addend)) addend = pointer_slow(*c, linear, form.size, form.write) - linear;
+  // The rest of the range lies in the same page, or in one that is its neighbour in the host's memory too; or each access looks
+  // for itself.
+  for (const uint64_t end : {linear - form.before, linear + form.behind - 1}) {
+    if (!((end ^ linear) & kPageMask) || (known(end, other) && other == addend)) continue;
+    unwind_to_loop(*c, Unwind::Ungrouped);
+  }
+  return addend;
+}
+
+void rt_run_slow(CpuState* c) { unwind_to_loop(*c, Unwind::SlowVariant); }
 
 uint64_t rt_slow_begin(CpuState* c, uint64_t linear, uint32_t size, uint32_t read, uint32_t write) {
   check_address(*c, linear, size);

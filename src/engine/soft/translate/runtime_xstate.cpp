@@ -40,6 +40,7 @@ uint8_t* host_area(CpuState& c) {
   uint8_t* const area = c.bounce;
   zero(area + kHeader, 64);
   soft_xsave(area);
+  x87_settle(c, get<uint16_t>(area + 2));
   return area;
 }
 
@@ -77,6 +78,7 @@ void take_pointers(CpuState& c, const uint8_t* area, bool wide) {
     c.x87_ip = get<uint32_t>(area + 8);
     c.x87_dp = get<uint32_t>(area + 16);
   }
+  x87_loaded(c);
 }
 
 uint32_t mxcsr_mask(const uint8_t* area) {
@@ -190,6 +192,7 @@ void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide, uint32_t s
       in_use |= kX87;
     } else {
       c.x87_ip = c.x87_dp = 0;
+      x87_loaded(c);
       in_use &= ~kX87;
     }
   }
@@ -237,6 +240,12 @@ void rt_xsave(CpuState* c, uint64_t linear, uint32_t kind, uint32_t wide, uint32
   }
 }
 
+void rt_x87_settle(CpuState* c) {
+  uint16_t fsw;
+  asm volatile("fnstsw %0" : "=a"(fsw));
+  x87_settle(*c, fsw);
+}
+
 // FNSTENV, FLDENV, FNSAVE, FRSTOR (SDM vol. 1, 8.1.10). The host's own image is that of 32-bit protected mode.
 void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t operand_size) {
   const Vector bad_address = operand_size & kOperandStack ? kSs_ : kGp;
@@ -253,6 +262,7 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
   if (store) {
     mmu_probe_write(*c, linear + total - 1, 1, false);  // the processors at hand look at the end first
     mmu_probe_write(*c, linear, total, false);
+    rt_x87_settle(c);
     if (with_registers)
       asm volatile("fnsave %0" : "=m"(*reinterpret_cast<uint8_t(*)[108]>(host)));
     else
@@ -284,6 +294,7 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
     mmu_write(*c, linear, image, total);
     if (with_registers) {
       c->x87_ip = c->x87_dp = 0;
+      x87_loaded(*c);
     }
     return;
   }
@@ -311,6 +322,7 @@ void rt_x87_environment(CpuState* c, uint64_t linear, uint32_t kind, uint32_t op
       c->x87_dp = get<uint32_t>(image + 20);
     }
   }
+  x87_loaded(*c);
   copy(host + 28, image + environment, with_registers ? 80 : 0);
   if (with_registers)
     asm volatile("frstor %0" : : "m"(*reinterpret_cast<uint8_t(*)[108]>(host)));

@@ -237,18 +237,21 @@ void Tier1::x87_pointers(const Instruction& in) {
     case ZYDIS_MNEMONIC_FNINIT:
       as_.store_imm32(offsetof(CpuState, x87_ip), 0, true);
       as_.store_imm32(offsetof(CpuState, x87_dp), 0, true);
+      as_.store_imm32(offsetof(CpuState, x87_last_dp), 0, true);
       as_.store_imm16(offsetof(CpuState, x87_opcode), 0);
+      as_.store_imm16(offsetof(CpuState, x87_last_opcode), 0);
       return;
     default: break;
   }
   as_.load(hRax, kRip);
   as_.store(offsetof(CpuState, x87_ip), hRax);
   const uint16_t opcode = static_cast<uint16_t>((in.decoded.opcode & 7) << 8 | in.bytes[in.decoded.raw.modrm.offset]);
-  as_.store_imm16(offsetof(CpuState, x87_opcode), opcode);
+  as_.store_imm16(offsetof(CpuState, x87_last_opcode), opcode);
   for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
     if (in.operand[i].type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+    as_.store(offsetof(CpuState, x87_last_dp_ip), hRax);
     effective_address(in, in.operand[i]);
-    as_.store(offsetof(CpuState, x87_dp), hRsi);
+    as_.store(offsetof(CpuState, x87_last_dp), hRsi);
   }
 }
 
@@ -266,6 +269,16 @@ void Tier1::wait_for_x87(const Instruction& in) {
     waits = waits || (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(operand.reg.value) == ZYDIS_REGCLASS_MMX);
   }
   if (waits) as_.byte(0x9b);
+}
+
+Tier1::Way Tier1::way_of(const Instruction& in, uint32_t key, bool repeatable) {
+  // The decision is made where the code is emitted; here into nothing.
+  uint8_t nowhere[1];
+  Assembler as(nowhere, nowhere);
+  Tier1 tier(as, key, false, repeatable);
+  if (tier.unavailable(in)) return Way::Raise;
+  Flow flow = Flow::Next;
+  return tier.special(in, flow) ? Way::Own : Way::Copy;
 }
 
 bool Tier1::emit(const Instruction& in) {

@@ -26,11 +26,15 @@ class Tier1 {
   void epilogue();
   // Emits one instruction. True: the block ends with it (the epilogue is emitted).
   bool emit(const Instruction& instruction);
+  // What emit() would do: raise #UD or #NM, use code of its own, or copy.
+  enum class Way { Raise, Own, Copy };
+  [[nodiscard]] static Way way_of(const Instruction& in, uint32_t key, bool repeatable);
   // Emits a fault in place of an instruction that cannot run.
   void emit_raise(Vector vector);
   void emit_raise_error(Vector vector, uint32_t error_code);
 
  private:
+  friend class Tier2;
   enum class Flow { Next, End };  // End: the mode, the flow or the code itself may have changed
 
   struct MemoryUse {

@@ -3,98 +3,13 @@
 #include <array>
 
 #include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/translate/encoding.hpp"
 #include "engine/soft/translate/runtime.hpp"
 #include "engine/soft/translate/tier1.hpp"
 
 namespace lodge::engine::soft {
 
 namespace {
-
-bool vector_class(ZydisRegister reg) {
-  switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_MMX:
-    case ZYDIS_REGCLASS_XMM:
-    case ZYDIS_REGCLASS_YMM:
-    case ZYDIS_REGCLASS_X87: return true;
-    default: return false;
-  }
-}
-
-// Whether 66h in front of the copy means a 16-bit operand (and not a mandatory prefix, or nothing).
-bool needs_operand_size_prefix(const Instruction& in) {
-  if (in.decoded.operand_width != 16) return false;
-  if (in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && in.decoded.opcode >= 0xd8 && in.decoded.opcode <= 0xdf) return false;
-  if (in.decoded.opcode_map == ZYDIS_OPCODE_MAP_0F && in.decoded.opcode == 0xae) return false;
-  bool sized = false;
-  for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
-    if (in.operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER && vector_class(in.operand[i].reg.value)) return false;
-    sized = sized || in.operand[i].size == 16;
-  }
-  return sized;
-}
-
-bool has_mandatory(const Instruction& in, uint8_t value) {
-  for (uint32_t i = 0; i < in.decoded.raw.prefix_count; ++i)
-    if (in.decoded.raw.prefixes[i].value == value && in.decoded.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY) return true;
-  return false;
-}
-
-struct RegisterUse {
-  uint32_t used = 0;     // bits: loaded before
-  uint32_t written = 0;  // bits: stored after
-};
-
-RegisterUse register_use(const Instruction& in) {
-  RegisterUse use;
-  for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
-    const auto& operand = in.operand[i];
-    if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
-    const int r = gpr_index(operand.reg.value);
-    if (r < 0) continue;
-    use.used |= 1u << r;
-    if (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) use.written |= 1u << r;
-  }
-  return use;
-}
-
-// In an operand (hidden ones of PCMPESTRI included), or in its place a memory operand of the same width.
-bool names_general_register(const Instruction& in) {
-  for (uint32_t i = 0; i < in.decoded.operand_count; ++i)
-    if (in.operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_index(in.operand[i].reg.value) >= 0) return true;
-  return in.mnemonic() == ZYDIS_MNEMONIC_VMOVD || in.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SS || in.mnemonic() == ZYDIS_MNEMONIC_VCVTSI2SD;
-}
-
-// Memory operands that must be aligned to their size (SDM vol. 2, exception types 1, 2 and 4; CMPXCHG16B).
-bool needs_alignment(const Instruction& in, uint32_t bytes) {
-  if (bytes != 16 && bytes != 32) return false;
-  switch (in.mnemonic()) {
-    case ZYDIS_MNEMONIC_CMPXCHG16B:
-    case ZYDIS_MNEMONIC_VMOVAPS:
-    case ZYDIS_MNEMONIC_VMOVAPD:
-    case ZYDIS_MNEMONIC_VMOVDQA:
-    case ZYDIS_MNEMONIC_VMOVNTPS:
-    case ZYDIS_MNEMONIC_VMOVNTPD:
-    case ZYDIS_MNEMONIC_VMOVNTDQ:
-    case ZYDIS_MNEMONIC_VMOVNTDQA: return true;
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI:
-    case ZYDIS_MNEMONIC_PCMPESTRM:
-    case ZYDIS_MNEMONIC_PCMPISTRI:
-    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
-    // SHA takes any alignment on AMD's processors; where it does not, the host's own check comes with the copy.
-    case ZYDIS_MNEMONIC_SHA1MSG1:
-    case ZYDIS_MNEMONIC_SHA1MSG2:
-    case ZYDIS_MNEMONIC_SHA1NEXTE:
-    case ZYDIS_MNEMONIC_SHA1RNDS4:
-    case ZYDIS_MNEMONIC_SHA256MSG1:
-    case ZYDIS_MNEMONIC_SHA256MSG2:
-    case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
-    default: return in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-  }
-}
 
 // A low host register that the instruction does not name. RBP does not serve as a plain base, RAX carries the flags. No copied
 // instruction names more than four (CMPXCHG8B), and then not RSI, RDI or RBP.

@@ -3,6 +3,7 @@
 
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/system.hpp"
+#include "engine/soft/translate/encoding.hpp"
 #include "engine/soft/translate/runtime.hpp"
 #include "engine/soft/translate/tier1.hpp"
 
@@ -34,33 +35,6 @@ uint8_t repeat_prefix(const Instruction& in) {
     if (value == 0xf2 || value == 0xf3) found = value;
   }
   return found;
-}
-
-bool has_prefix(const Instruction& in, uint8_t value) {
-  return std::any_of(in.decoded.raw.prefixes, in.decoded.raw.prefixes + in.decoded.raw.prefix_count,
-                     [&](const auto& prefix) { return prefix.value == value; });
-}
-
-int condition_of(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_JO: return 0;
-    case ZYDIS_MNEMONIC_JNO: return 1;
-    case ZYDIS_MNEMONIC_JB: return 2;
-    case ZYDIS_MNEMONIC_JNB: return 3;
-    case ZYDIS_MNEMONIC_JZ: return 4;
-    case ZYDIS_MNEMONIC_JNZ: return 5;
-    case ZYDIS_MNEMONIC_JBE: return 6;
-    case ZYDIS_MNEMONIC_JNBE: return 7;
-    case ZYDIS_MNEMONIC_JS: return 8;
-    case ZYDIS_MNEMONIC_JNS: return 9;
-    case ZYDIS_MNEMONIC_JP: return 10;
-    case ZYDIS_MNEMONIC_JNP: return 11;
-    case ZYDIS_MNEMONIC_JL: return 12;
-    case ZYDIS_MNEMONIC_JNL: return 13;
-    case ZYDIS_MNEMONIC_JLE: return 14;
-    case ZYDIS_MNEMONIC_JNLE: return 15;
-    default: return -1;
-  }
 }
 
 }  // namespace
@@ -508,6 +482,11 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
     case ZYDIS_MNEMONIC_LEAVE: flow = push_pop(in); return true;
 
     case ZYDIS_MNEMONIC_NOP: advance(in); return true;
+    case ZYDIS_MNEMONIC_FNCLEX:
+      call(rt_x87_settle);
+      as_.byte(0xdb), as_.byte(0xe2);
+      advance(in);
+      return true;
     case ZYDIS_MNEMONIC_PAUSE:
       if (in.decoded.raw.rex.B) {  // REX.B makes it XCHG with R8 (SDM vol. 2B, NOP)
         exchange_rax_r8(in);

@@ -29,6 +29,8 @@ struct Clock {
   uint32_t picoseconds;                    // per instruction; 0: real time
   const CpuState* virtual_cpu;             // virtual time: whose instructions count; null before it exists
   std::atomic<uint64_t> virtual_skipped;   // virtual time: nanoseconds passed while halted
+  int trace = -1;                          // virtual time: descriptor for StateRecords
+  uint64_t trace_every, trace_next;        // instructions
   std::atomic<uint64_t> kvmclock_at_base;  // KVM_SET_CLOCK: kvmclock = this + nanoseconds since base
 };
 

@@ -3,6 +3,8 @@
 #include "engine/soft/vcpu/hooks.hpp"
 
 #include "engine/soft/irqchip/irqchip.hpp"
+#include "engine/soft/state_record.hpp"
+#include "engine/soft/vcpu/offsets.hpp"
 #include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/futex.hpp"
 
@@ -109,7 +111,36 @@ bool take_nmi(CpuState* c) {
   return true;
 }
 
+uint64_t hash_of(const void* data, size_t size) {
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (size_t i = 0; i < size; ++i) hash = (hash ^ static_cast<const uint8_t*>(data)[i]) * 0x100000001b3;
+  return hash;
+}
+
+void trace_state(CpuState& c, Clock& clock) {
+  StateRecord record = {};
+  record.instructions = c.instructions;
+  record.rip = c.rip;
+  for (uint32_t r = 0; r < 16; ++r) record.gpr[r] = c.gpr[r];
+  record.rflags = get_eflags(c);
+  record.cr[0] = c.cr0, record.cr[2] = c.cr2, record.cr[3] = c.cr3, record.cr[4] = c.cr4;
+  record.efer = c.efer;
+  uint16_t selectors[6];
+  for (uint32_t s = 0; s < 6; ++s) {
+    record.base[s] = c.seg[s].base;
+    selectors[s] = c.seg[s].selector;
+  }
+  record.selectors = hash_of(selectors, sizeof selectors);
+  soft_xsave(c.bounce);
+  // Without x87's pointers and opcode, which are the host's, and the header.
+  record.vector = hash_of(c.bounce, 6) ^ hash_of(c.bounce + 24, 4) * 3 ^ hash_of(c.bounce + 32, 128 + 256) * 5 ^ hash_of(c.bounce + 576, 256) * 7;
+  raw_syscall(SYS_write, clock.trace, reinterpret_cast<long>(&record), sizeof record);
+  clock.trace_next += clock.trace_every;
+}
+
 void virtual_time(CpuState* c) {
+  Clock& clock = context_of(c).vm->clock;
+  if (clock.trace >= 0 && c->instructions >= clock.trace_next) trace_state(*c, clock);
   virtual_time_expire(context_of(c));
   timers_changed(context_of(c));
   // The local APIC wakes nobody for its own timer: the vCPU's thread is the one that expires it.
@@ -318,7 +349,12 @@ VcpuHooks vcpu_hooks = {
 void timers_changed(VcpuContext& vcpu) {
   VmContext& vm = *vcpu.vm;
   if (vm.clock.picoseconds) {
-    vcpu.cpu->budget = clock_instructions_until(vm.clock, virtual_deadline(vcpu));
+    int64_t budget = clock_instructions_until(vm.clock, virtual_deadline(vcpu));
+    if (vm.clock.trace >= 0) {
+      const auto until_trace = static_cast<int64_t>(vm.clock.trace_next - vcpu.cpu->instructions);
+      if (until_trace < budget) budget = until_trace;
+    }
+    vcpu.cpu->budget = budget;
     return;
   }
   const uint64_t deadline = vcpu.lapic ? vcpu.lapic->next_deadline_ns() : kNever;

@@ -8,9 +8,19 @@ namespace lodge::engine::soft {
 
 struct CodeCache;
 
-// One a VM, with so many bytes for code (a multiple of the page size). Null when the host refuses the memory.
-CodeCache* code_cache_create(uint64_t size);
+struct CpuState;
+struct Quiesce;
+
+struct CodeCacheOptions {
+  uint64_t size = 0;  // bytes for code: a multiple of the page size
+  bool second_tier = true;
+  bool exact_flags = false;
+};
+// One a VM. Null when the host refuses the memory.
+CodeCache* code_cache_create(const CodeCacheOptions& options);
 void code_cache_destroy(CodeCache* cache);
+// Prepares a new vCPU's jump table, and what the host's processor decides.
+void code_cache_attach(CodeCache* cache, CpuState& c);
 
 // Drops every translation made from a byte of [host, host+length), and clears kPageCode of pages that hold no more.
 // Any thread, in guest mode or out of it; keeps the vector registers. Returns when no vCPU can enter a dropped translation again;
@@ -18,6 +28,6 @@ void code_cache_destroy(CodeCache* cache);
 void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length);
 
 // Drops everything. No vCPU is in guest mode (Exclusive).
-void code_invalidate_all(CodeCache* cache);
+void code_invalidate_all(CodeCache* cache, Quiesce& quiesce);
 
 }  // namespace lodge::engine::soft

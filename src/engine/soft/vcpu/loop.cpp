@@ -103,6 +103,25 @@ Block* cached_block(const CpuState& c, uint32_t key) {
 }
 
 void run_code(CpuState*, uint64_t code) { reinterpret_cast<void (*)()>(code)(); }
+void run_tier2(CpuState* c, uint64_t entry) { reinterpret_cast<void (*)(uint64_t)>(c->code_index->enter)(entry); }
+
+// Where translated code jumps to find this block again.
+void enter_in_jump_table(CpuState& c, const Block& block) {
+  const uint32_t i = c.rip & (JumpTable::kEntries - 1);
+  c.jump_table->tag[i] = c.rip ^ c.jump_salt;
+  c.jump_table->code[i] = reinterpret_cast<uint64_t>(block.entry);
+}
+
+// An indirect jump to an address that is not canonical faults itself: it is put back to where it was.
+void undo_jump(CpuState& c) {
+  c.rip = c.code_page + (c.jump_from & (kPageSize - 1));
+  c.gpr[kRsp] -= c.jump_from >> 12;
+}
+
+// How translated code of the second tier was left, and what it asks for.
+struct Link {
+  uint64_t chain = 0, rip = 0;
+};
 
 void deliver_current(CpuState* c, uint64_t) {
   switch (c->delivery) {
@@ -151,6 +170,7 @@ Step deliver(CpuState& c) {
       case Unwind::Exit: return Step::Exit;
       case Unwind::Shutdown: return Step::Shutdown;
       case Unwind::Restart:
+      case Unwind::Ungrouped:
       case Unwind::SlowVariant: break;
     }
   }
@@ -254,7 +274,8 @@ LoopExit loop(CpuState& c) {
   if (c.delivery != Delivery::None) {
     if (const Step step = deliver(c); step != Step::Next) return exit_of(step);
   }
-  bool slow_next = false;
+  bool slow_next = false, ungrouped_next = false;
+  Link link;
   for (;;) {
     LoopExit exit;
     if (c.request.load(std::memory_order_relaxed) && look_at_requests(c, exit)) return exit;
@@ -278,8 +299,10 @@ LoopExit loop(CpuState& c) {
     const bool stepping = key & key::kSingleStep;
     if (slow_next || stepping)
       key |= kKeySingle | kKeySlow;  // breakpoints on data are noticed in the slow form
-    else if (c.shadow || c.replay->count || c.guest_debug_step)
+    else if (c.shadow || c.replay->count || c.guest_debug_step || (c.eflags_system & eflags::kRf))
       key |= kKeySingle;
+    else if (ungrouped_next)
+      key |= kKeyUngrouped;
     if (stepping && debug_instruction_breakpoint(c)) {
       if (const Step step = deliver_pending_exception(c); step != Step::Next) return exit_of(step);
       continue;
@@ -311,7 +334,7 @@ LoopExit loop(CpuState& c) {
         block = nullptr;
         break;
       }
-      key |= kKeySingle;
+      key = (key & ~kKeyUngrouped) | kKeySingle;
       block = cached_block(c, key);
     }
     slow_next = slow_next && !block;  // the slow form stays wanted while its translation is being made
@@ -320,6 +343,43 @@ LoopExit loop(CpuState& c) {
     const uint8_t shadow = c.shadow;
     const bool trap_flag = c.eflags_system & eflags::kTf;
     c.shadow = kShadowNone;
+    if (block->tier2) {
+      if (link.chain && link.rip == c.rip) code_link(*c.code_index, link.chain, *block);
+      link = {};
+      if (!ungrouped_next) enter_in_jump_table(c, *block);
+      ungrouped_next = false;
+      c.code_page = c.rip & kPageMask;
+      const Unwind unwind = soft_guarded(&c, run_tier2, reinterpret_cast<uint64_t>(block->code));
+      c.left_early = 0;
+      if (unwind == Unwind::None) [[likely]] {
+        if (c.replay->count) replay_commit(c);
+        if (c.chain) {
+          link = {c.chain, c.rip};
+          c.chain = 0;
+        }
+        if (c.jump_missed) {
+          c.jump_missed = 0;
+          if (!canonical(c.rip)) {
+            undo_jump(c);
+            slow_next = true;
+          }
+        }
+        continue;
+      }
+      instruction_completed(c);
+      switch (unwind) {
+        case Unwind::Exception:
+          if (const Step step = deliver_pending_exception(c); step != Step::Next) return exit_of(step);
+          break;
+        case Unwind::Exit: return LoopExit::Exit;
+        case Unwind::Shutdown: return LoopExit::Shutdown;
+        case Unwind::SlowVariant: slow_next = true; break;
+        case Unwind::Ungrouped: ungrouped_next = true; break;
+        case Unwind::Restart:
+        case Unwind::None: break;
+      }
+      continue;
+    }
     c.block_rip = c.rip;
     c.budget -= block->count;
     c.instructions += block->count;
@@ -357,6 +417,7 @@ LoopExit loop(CpuState& c) {
         if (unfinished == block->count) c.shadow = shadow;
         break;
       case Unwind::Restart:
+      case Unwind::Ungrouped:
       case Unwind::None:
         if (unfinished == block->count) c.shadow = shadow;
         break;

@@ -230,6 +230,7 @@ Result<Xsave> SoftVcpu::get_xsave() {
   Xsave xsave = {};
   std::memcpy(xsave.region, memory_.xsave, kXsaveBytes);
   write_initial_components(xsave.region);
+  x87_settle(cpu_, peek<uint16_t>(xsave.region, kFswOffset));
   const bool waiting_error = peek<uint16_t>(xsave.region, kFswOffset) & 0x80;
   const bool saved = waiting_error || !vendor_is_amd(cpu_);  // as XSAVE does it (translate/runtime_xstate.cpp)
   poke(xsave.region, kFopOffset, static_cast<uint16_t>(saved ? cpu_.x87_opcode : 0));
@@ -252,6 +253,7 @@ Result<> SoftVcpu::set_xsave(const Xsave& xsave) {
   cpu_.x87_opcode = peek<uint16_t>(memory_.xsave, kFopOffset);
   cpu_.x87_ip = peek<uint64_t>(memory_.xsave, kFipOffset);
   cpu_.x87_dp = peek<uint64_t>(memory_.xsave, kFdpOffset);
+  x87_loaded(cpu_);
   poke(memory_.xsave, kHeaderOffset, kXsaveComponents);
   return {};
 }

@@ -18,7 +18,8 @@ struct VcpuMemory {
   // Shared with the caller of run(): kvm_run, and behind its page that of port data (kvm_run.io.data_offset).
   alignas(4096) kvm_run run;
   alignas(4096) uint8_t port_data[4096];
-  alignas(4096) CpuState cpu;
+  alignas(kJumpTableOffset) CpuState cpu;
+  alignas(kJumpTableOffset) JumpTable jump_table;
   alignas(64) uint8_t xsave[4096];
   Mmu mmu;
   JumpCache jump_cache;
@@ -31,6 +32,7 @@ struct VcpuMemory {
   };
 };
 static_assert(offsetof(VcpuMemory, port_data) == 4096);
+static_assert(offsetof(VcpuMemory, jump_table) - offsetof(VcpuMemory, cpu) == kJumpTableOffset);
 using VcpuMemoryPtr = std::unique_ptr<VcpuMemory, VcpuMemory::Deleter>;
 // Its parts linked with each other and the VM, TLBs empty, otherwise zeros.
 [[nodiscard]] Result<VcpuMemoryPtr> create_vcpu_memory(VmContext& vm, uint32_t id);

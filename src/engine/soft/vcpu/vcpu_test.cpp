@@ -40,9 +40,10 @@ struct CodeCache {
   CodeIndex index;
 };
 CodeIndex& code_index(CodeCache* cache) { return cache->index; }
-CodeCache* code_cache_create(uint64_t) { return new CodeCache; }
+CodeCache* code_cache_create(const CodeCacheOptions&) { return new CodeCache; }
 void code_cache_destroy(CodeCache* cache) { delete cache; }
-void code_invalidate_all(CodeCache*) {}
+void code_invalidate_all(CodeCache*, Quiesce&) {}
+void code_cache_attach(CodeCache*, CpuState&) {}
 void code_invalidate(CodeCache*, uint8_t* host, uint64_t length) { invalidated.push_back({host, length}); }
 void code_written(CpuState&, uint8_t* host, uint32_t length) { invalidated.push_back({host, length}); }
 

@@ -1,6 +1,7 @@
 #include "engine/soft/vcpu/vm.hpp"
 
 #include <pthread.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/prctl.h>
 
@@ -40,8 +41,17 @@ Result<std::shared_ptr<VmCore>> VmCore::create(const Options& options) {
   // KVM's guests find their TSC at zero.
   vm.tsc_offset.store(-vm.clock.base);
   constexpr uint64_t kPage = 4096;
-  vm.code = code_cache_create((options.code_cache_size + kPage - 1) / kPage * kPage);
+  vm.code = code_cache_create({.size = (options.code_cache_size + kPage - 1) / kPage * kPage,
+                               .second_tier = options.second_tier,
+                               .exact_flags = options.exact_flags});
   if (!vm.code) return fail(ErrorKind::Resource, "the software engine got no memory for translated code");
+  if (!options.state_trace.empty()) {
+    core->trace_ = Fd(open(options.state_trace.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (!core->trace_) return os_fail(fmt::format("cannot write the states to {}", options.state_trace));
+    vm.clock.trace = core->trace_.get();
+    vm.clock.trace_every = options.state_trace_every;
+    vm.clock.trace_next = options.state_trace_from;
+  }
   core->slots_ = std::make_unique<MemorySlots>(vm.map);
   return core;
 }
@@ -61,7 +71,7 @@ Result<> VmCore::set_user_memory_region(const kvm_userspace_memory_region& regio
   {
     const Exclusive exclusive(context_->quiesce);
     // Translations know the flags of their pages, which the new map may lay out elsewhere.
-    code_invalidate_all(context_->code);
+    code_invalidate_all(context_->code, context_->quiesce);
     TRY(slots_->set(region, gone));
   }
   // TLB entries made from the old map go before any vCPU runs again; they are all out of run().

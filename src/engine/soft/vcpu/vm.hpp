@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "engine/soft/soft.hpp"
 #include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/event_thread.hpp"
@@ -53,6 +54,7 @@ class VmCore {
   void run_timers();
 
   std::unique_ptr<VmContext> context_;
+  Fd trace_;
   std::shared_mutex slots_mutex_;
   std::unique_ptr<MemorySlots> slots_;
   std::mutex vcpus_mutex_;

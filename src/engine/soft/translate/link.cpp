@@ -1,0 +1,30 @@
+// Linking the edges of translated code: in guest mode, without a lock.
+#include "engine/soft/mmu/tlb.hpp"
+#include "engine/soft/translate/cache.hpp"
+
+namespace lodge::engine::soft {
+
+void code_link(const CodeIndex& index, uint64_t chain, Block& block) {
+  const auto in_cache = chain - reinterpret_cast<uint64_t>(index.code_begin);
+  auto* const edge = reinterpret_cast<Edge*>(index.writable + in_cache);
+  const auto set_jump = [&](uint32_t target) {
+    const uint32_t distance = target - (edge->displacement + 4);
+    __atomic_store_n(reinterpret_cast<uint32_t*>(index.writable + edge->displacement), distance, __ATOMIC_RELEASE);
+  };
+  const auto page = reinterpret_cast<uint64_t>(block.host_pc) & kPageMask;
+  if (page != reinterpret_cast<uint64_t>(edge->page) || ((block.key ^ edge->key) & ~kKeyUngrouped)) return;
+  if (block.key & kKeyUngrouped) return;
+  // The edge joins the block's list before its jump changes: when the block ends, the jump is put back. Whoever comes in between
+  // finds the block's own end (Tier2Code::dead).
+  Edge* first = block.incoming.load(std::memory_order_acquire);
+  do {
+    if (first == no_links()) return;
+    for (Edge* known = first; known; known = known->next.load(std::memory_order_relaxed))
+      if (known == edge) return;
+    edge->next.store(first, std::memory_order_relaxed);
+  } while (!block.incoming.compare_exchange_weak(first, edge, std::memory_order_acq_rel));
+  const uint8_t* const target = edge->state_flags ? block.direct_state : block.direct_host;
+  set_jump(static_cast<uint32_t>(target - index.code_begin));
+}
+
+}  // namespace lodge::engine::soft

@@ -1,0 +1,30 @@
+// The slow path of the second tier's look-ups.
+#pragma once
+
+#include "engine/soft/cpu/state.hpp"
+
+namespace lodge::engine::soft {
+
+// The access of a look-up, packed for its slow path: size with kOperandStack and so on in the low half; then how far the range
+// that it answers for reaches before and behind the access's first byte.
+struct ResolveForm {
+  uint32_t size;
+  uint16_t before, behind;  // bytes, from the access's first byte
+  bool write;
+  // Flags stand above 28, the size below 16.
+  [[nodiscard]] uint64_t pack() const {
+    return size | uint64_t{write} << 16 | static_cast<uint64_t>(before) << 32 | static_cast<uint64_t>(behind) << 48;
+  }
+  static ResolveForm unpack(uint64_t v) {
+    return {static_cast<uint32_t>(v) & ~0x10000u, static_cast<uint16_t>(v >> 32), static_cast<uint16_t>(v >> 48), (v >> 16 & 1) != 0};
+  }
+};
+
+extern "C" {
+// The addend for an access that missed, or no return. `form`: ResolveForm.
+uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t form);
+// Runs the instruction at RIP once in the first tier.
+[[noreturn]] void rt_run_slow(CpuState* c);
+}
+
+}  // namespace lodge::engine::soft

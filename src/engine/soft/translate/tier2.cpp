@@ -1,0 +1,276 @@
+#include "engine/soft/translate/tier2.hpp"
+
+#include <cstring>
+
+#include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/translate/runtime.hpp"
+
+namespace lodge::engine::soft {
+
+namespace {
+
+constexpr uint32_t kRequestOffset = offsetof(CpuState, request);
+constexpr uint32_t kFlagBytes = offsetof(CpuState, flags_of);
+
+template <typename F>
+void for_pinned(F f) {
+  for (int r = 0; r < 16; ++r)
+    if (host_of(r) >= 0) f(gpr_offset(r), static_cast<Host>(host_of(r)));
+}
+
+void spill_all(Assembler& as) {
+  for_pinned([&](uint32_t offset, Host host) { as.store(offset, host); });
+}
+void reload_all(Assembler& as) {
+  for_pinned([&](uint32_t offset, Host host) { as.load(host, offset); });
+}
+
+}  // namespace
+
+void emit_thunks(Assembler& as, Thunks& thunks) {
+  const auto begin = [&](uint8_t*& thunk) {
+    as.align(16);
+    thunk = as.here();
+  };
+  begin(thunks.enter);  // RDI: the entry
+  as.alu_imm8(5, hRsp, 8);
+  as.move(kS1, hRdi);
+  reload_all(as);
+  as.byte(0x41), as.byte(0xff), as.byte(0xe3);  // jmp r11
+
+  begin(thunks.exit_host);
+  as.move(kS0, hRax);
+  as.lahf();
+  as.set_overflow_al();
+  as.store(kFlagBytes, hRax, 2);
+  as.move(hRax, kS0);
+  const auto state = as.jump();
+  begin(thunks.miss);
+  as.store_imm32(offsetof(CpuState, jump_missed), 1);
+  begin(thunks.exit_state);
+  as.bind(state);
+  spill_all(as);
+  as.alu_imm8(0, hRsp, 8);
+  as.ret();
+
+  begin(thunks.resolve);
+  spill_all(as);
+  as.alu_imm8(5, hRsp, 8);
+  as.load(hRdi, offsetof(CpuState, self));
+  as.move(hRsi, kS1);
+  as.move(hRdx, kS0);
+  as.call(reinterpret_cast<const void*>(rt_resolve));
+  as.move(kS1, hRax);
+  for (const int r : {kRax, kRcx, kRdx, kRsi, kRdi, kR8, kR9}) as.load(static_cast<Host>(r), gpr_offset(r));  // what a callee may change
+  as.alu_imm8(0, hRsp, 8);
+  as.ret();
+
+  begin(thunks.run_slow);
+  spill_all(as);
+  as.load(hRdi, offsetof(CpuState, self));
+  as.call(reinterpret_cast<const void*>(rt_run_slow));
+}
+
+void Tier2::note(uint32_t item, bool spilled, uint8_t flags, int x87) {
+  result_->side.push_back({cache_offset(as_.here()), static_cast<uint8_t>(item), flags, spilled, static_cast<int8_t>(x87)});
+}
+
+void Tier2::load_rip(Host into, int64_t page_offset) {
+  as_.load(into, offsetof(CpuState, code_page));
+  if (page_offset) as_.lea(into, {.base = into, .displacement = static_cast<int32_t>(page_offset)});
+}
+
+void Tier2::store_rip(Host through, int64_t page_offset) {
+  load_rip(through, page_offset);
+  as_.store(kRip, through);
+}
+
+// Virtual clock: the block's instructions were all counted at its beginning; here only so many are complete. Keeps the flags.
+void Tier2::count_back(uint32_t completed) {
+  if (!o_.virtual_clock || completed == items_.size()) return;
+  const auto left = static_cast<int32_t>(items_.size() - completed);
+  as_.load(kS0, offsetof(CpuState, budget));
+  as_.lea(kS0, {.base = kS0, .displacement = left});
+  as_.store(offsetof(CpuState, budget), kS0);
+  as_.load(kS0, offsetof(CpuState, instructions));
+  as_.lea(kS0, {.base = kS0, .displacement = -left});
+  as_.store(offsetof(CpuState, instructions), kS0);
+}
+
+void Tier2::emit_entries() {
+  const auto entry = [&](uint32_t& offset) { offset = cache_offset(as_.here()); };
+  Assembler::Label to_body;
+  as_.align(16);
+  direct_host_ = as_.here();
+  if (live_in_) {
+    save_flags(kS0);
+    to_body = as_.jump();
+    as_.align(16);
+  }
+  entry(result_->entry);
+  // R10 is the target, R11 the index.
+  as_.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
+  as_.with_memory(0x3b, kS0,
+                  {.index = kS1, .scale = 3, .displacement = static_cast<int32_t>(kJumpTableOffset + offsetof(JumpTable, tag)), .gs = true});
+  as_.jump_if_to(kNotZero, thunks_.miss);
+  as_.compare_state_imm8(kRequestOffset, 0);
+  as_.jump_if_to(kNotZero, thunks_.exit_state);
+  as_.load(kS0, kRip);
+  if (at_) as_.lea(kS0, {.base = kS0, .displacement = -static_cast<int32_t>(at_)});
+  as_.store(offsetof(CpuState, code_page), kS0);
+  as_.align(8);
+  body_ = as_.here();
+  if (live_in_)
+    as_.bind(to_body);
+  else
+    direct_host_ = body_;
+  as_.nop(5);  // what ends the translation overwrites these at once
+  result_->body = cache_offset(body_);
+  result_->direct_host = cache_offset(direct_host_);
+  result_->direct_state = result_->body;
+  flags_ = live_in_ ? kInState : 0;
+  recipe_ = {};
+  if (!o_.virtual_clock) return;
+  const auto count = static_cast<int32_t>(items_.size());
+  as_.load(kS0, offsetof(CpuState, budget));
+  as_.lea(kS0, {.base = kS0, .displacement = -count});
+  as_.store(offsetof(CpuState, budget), kS0);
+  as_.load(kS1, offsetof(CpuState, instructions));
+  as_.lea(kS1, {.base = kS1, .displacement = count});
+  as_.store(offsetof(CpuState, instructions), kS1);
+  as_.alu(0x85, kS0, kS0);
+  const auto enough = as_.jump_if(kNotSign);
+  count_back(0);
+  store_rip(kS0, at_);
+  as_.jump_to(thunks_.exit_state);
+  as_.bind(enough);
+}
+
+// After code that may have changed anything.
+void Tier2::nothing_known() {
+  for (Group& group : groups_) group.valid = false;
+  addend_group_ = -1;
+  recipe_ = {};
+}
+
+bool Tier2::bridge(uint32_t i) {
+  const Item& item = *items_[i];
+  need_state_flags();
+  if (x87_ >= 0) commit_x87(x87_);
+  x87_ = -1;
+  store_rip(kS0, at_ + item.offset);
+  spill_all(as_);
+  note(i, true, kInState, -1);
+  if (first_.emit(item.in)) return false;
+  reload_all(as_);
+  advance_versions(item);
+  nothing_known();
+  flags_ = kInState;
+  return true;
+}
+
+bool Tier2::emit_item(uint32_t i) {
+  const Item& item = *items_[i];
+  // Flags that only a recipe gives must be had before its registers change.
+  if (!(flags_ & kInState) && (item.live_in() || o_.exact_flags) && recipe_valid() && item.kind != Kind::Bridge) {
+    const auto versions = version_;
+    const auto deltas = delta_;
+    advance_versions(item);
+    const bool stays = recipe_valid();
+    version_ = versions;
+    delta_ = deltas;
+    if (!stays) {
+      if (item.access.valid || item.kind == Kind::CallIndirect)
+        need_state_flags();
+      else if (!flags_)
+        need_host_flags(true);
+    }
+  }
+  const bool leaves = item.kind >= Kind::Call && item.kind <= Kind::Condition;
+  if (leaves && x87_ >= 0) {
+    commit_x87(x87_);
+    x87_ = -1;
+  }
+  switch (item.kind) {
+    case Kind::Copy: copy(i); return true;
+    case Kind::Lea: lea(item); return true;
+    case Kind::Push: push(i); return true;
+    case Kind::Pop: pop(i); return true;
+    case Kind::Leave: leave(i); return true;
+    case Kind::Call: call(i); return false;
+    case Kind::CallIndirect: call_indirect(i); return false;
+    case Kind::Return: ret(i); return false;
+    case Kind::Jump: jump_relative(i, target_of(item)); return false;
+    case Kind::JumpIndirect: jump_indirect(i); return false;
+    case Kind::Condition: condition(i); return true;
+    case Kind::Nothing: return true;
+    case Kind::Pause: as_.byte(0xf3), as_.byte(0x90); return true;
+    case Kind::Bridge: return bridge(i);
+  }
+  return false;
+}
+
+void Tier2::emit_stubs() {
+  for (size_t i = 0; i < stubs_.size(); ++i) {
+    const Stub stub = stubs_[i];
+    switch (stub.kind) {
+      case Stub::Kind::Resolve:
+        as_.bind({stub.from});
+        emit_resolve(stub);
+        break;
+      case Stub::Kind::Edge: emit_edge(stub); break;
+      case Stub::Kind::Request: emit_request(stub); break;
+      case Stub::Kind::Slow:
+        as_.bind({stub.from});
+        flags_ = stub.flags;
+        if (stub.recipe.kind != Recipe::Kind::None) {
+          version_ = {};
+          delta_ = {};
+          Recipe recipe = stub.recipe;
+          recipe.left_delta = 0;
+          materialise(recipe, stub.recipe_adjust, true);
+          save_flags(kS0);
+        }
+        store_rip(kS0, at_ + items_[stub.item]->offset);
+        count_back(stub.item);
+        as_.jump_to(thunks_.run_slow);
+        break;
+    }
+  }
+  as_.align(8);
+  result_->dead = cache_offset(as_.here());
+  store_rip(kS0, at_);
+  as_.jump_to(thunks_.exit_state);
+}
+
+bool Tier2::translate(const uint8_t* page, uint32_t at, Tier2Code& result) {
+  page_ = page;
+  at_ = at;
+  result_ = &result;
+  if (!decode_all()) return false;
+  result.scan_begin = static_cast<uint16_t>(at);
+  result.scan_end = static_cast<uint16_t>(at + length_);
+  find_accesses();
+  find_liveness();
+  for (const auto& item : items_) {
+    result.offset.push_back(item->offset);
+    result.x87_opcode.push_back(
+        is_x87(item->in) ? static_cast<uint16_t>((item->in.decoded.opcode & 7) << 8 | item->in.bytes[item->in.decoded.raw.modrm.offset]) : uint16_t{0});
+  }
+  result.count = static_cast<uint16_t>(items_.size());
+  result.length = static_cast<uint16_t>(length_);
+  result.begin = cache_offset(as_.here());
+  emit_entries();
+  bool goes_on = true;
+  for (uint32_t i = 0; goes_on && i < items_.size() && !failed_ && !as_.full(); ++i) goes_on = emit_item(i);
+  if (goes_on && !failed_) {
+    const auto last = static_cast<uint32_t>(items_.size() - 1);
+    if (x87_ >= 0) commit_x87(x87_);
+    jump_relative(last, at_ + length_);
+  }
+  emit_stubs();
+  result.end = cache_offset(as_.here());
+  return !failed_ && !as_.full();
+}
+
+}  // namespace lodge::engine::soft

@@ -1,0 +1,253 @@
+// Stack and control flow in the second tier.
+#include <new>
+
+#include "engine/soft/translate/encoding.hpp"
+#include "engine/soft/translate/runtime.hpp"
+#include "engine/soft/translate/tier2.hpp"
+
+namespace lodge::engine::soft {
+
+namespace {
+constexpr uint32_t kRequestOffset = offsetof(CpuState, request);
+}  // namespace
+
+void Tier2::adjust_stack(int32_t by) { as_.lea(hR15, {.base = hR15, .displacement = by}); }
+
+void Tier2::push(uint32_t i) {
+  const Item& item = *items_[i];
+  const auto& operand = item.in.operand[0];
+  const int guest = operand.type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_index(operand.reg.value) : -1;
+  const bool in_state = guest >= 0 && host_of(guest) < 0;
+  const Address to = look_up(i, item.access, in_state);
+  if (guest < 0) {
+    as_.rex_for(true, 0, to);
+    as_.byte(0xc7);
+    as_.operand(0, to);
+    as_.dword(static_cast<uint32_t>(operand.imm.value.s));
+  } else if (in_state) {
+    as_.load(kS0, gpr_offset(guest));
+    as_.store(to, kS0);
+  } else {
+    as_.store(to, static_cast<Host>(host_of(guest)));
+  }
+  adjust_stack(-8);
+  advance_versions(item);
+}
+
+void Tier2::pop(uint32_t i) {
+  const Item& item = *items_[i];
+  const int guest = gpr_index(item.in.operand[0].reg.value);
+  const Address from = look_up(i, item.access, false);
+  if (host_of(guest) < 0) {
+    as_.load(kS0, from);
+    as_.store(gpr_offset(guest), kS0);
+  } else {
+    as_.load(static_cast<Host>(host_of(guest)), from);
+  }
+  adjust_stack(8);
+  advance_versions(item);
+}
+
+void Tier2::leave(uint32_t i) {
+  const Item& item = *items_[i];
+  const Address from = look_up(i, item.access, false);
+  as_.load(kS0, from);
+  as_.lea(hR15, {.base = hRbp, .displacement = 8});
+  as_.move(hRbp, kS0);
+  advance_versions(item);
+}
+
+void Tier2::push_return(uint32_t i) {
+  const Item& item = *items_[i];
+  const Address to = look_up(i, stack_access(-8, true), true);
+  load_rip(kS0, at_ + item.offset + item.in.length());
+  as_.store(to, kS0);
+  adjust_stack(-8);
+  advance_versions(item);
+}
+
+void Tier2::call(uint32_t i) {
+  push_return(i);
+  jump_relative(i, target_of(*items_[i]));
+}
+
+void Tier2::call_indirect(uint32_t i) {
+  const Item& item = *items_[i];
+  constexpr uint32_t kTarget = offsetof(CpuState, scratch);
+  if (item.access.valid)
+    as_.load(kS0, look_up(i, item.access, false));
+  else
+    load_guest(kS0, gpr_index(item.in.operand[0].reg.value));
+  as_.store(kTarget, kS0);
+  // A target that is not canonical faults before anything is pushed; the first tier does that.
+  // before_clobber() may use R10.
+  if (flags_ & kInHost) {
+    before_clobber(kAll);
+    as_.load(kS0, kTarget);
+  }
+  as_.move(kS1, kS0);
+  addend_group_ = -1;
+  as_.shift_imm(4, kS1, 16);
+  as_.shift_imm(7, kS1, 16);
+  as_.alu(0x39, kS1, kS0);
+  Stub stub;
+  stub.kind = Stub::Kind::Slow;
+  stub.from = as_.jump_if(kNotZero).patch;
+  stub.item = i;
+  stub.flags = flags_;
+  if (!flags_ && recipe_valid()) {
+    stub.recipe = recipe_;
+    stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
+  }
+  stubs_.push_back(stub);
+  push_return(i);
+  as_.load(kS0, kTarget);
+  through_table(i, 0, kAll);
+}
+
+void Tier2::ret(uint32_t i) {
+  const Item& item = *items_[i];
+  as_.load(kS0, look_up(i, item.access, false));
+  const auto popped = static_cast<int32_t>(item.adjustment);
+  adjust_stack(popped);
+  advance_versions(item);
+  through_table(i, static_cast<uint32_t>(popped), kAll);
+}
+
+void Tier2::jump_indirect(uint32_t i) {
+  const Item& item = *items_[i];
+  if (item.access.valid)
+    as_.load(kS0, look_up(i, item.access, false));
+  else
+    load_guest(kS0, gpr_index(item.in.operand[0].reg.value));
+  through_table(i, 0, kAll);
+}
+
+// The flags where an entry may expect them. Keeps R10.
+void Tier2::prepare_exit(uint8_t live) {
+  if (!flags_ && (live || o_.exact_flags)) need_host_flags(true);
+}
+
+void Tier2::through_table(uint32_t i, uint32_t popped, uint8_t live) {
+  if (live || o_.exact_flags) need_state_flags(kS1);
+  as_.store(kRip, kS0);
+  as_.store_imm32(offsetof(CpuState, jump_from), jump_from(at_ + items_[i]->offset, popped));
+  as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
+  as_.with_memory(0xff, 4, {.index = kS1, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
+}
+
+void Tier2::jump_relative(uint32_t i, int64_t target) {
+  const uint8_t live = live_at(target);
+  if (in_page(target)) {
+    edge(i, static_cast<uint32_t>(target), live, i + 1);
+    return;
+  }
+  count_back(i + 1);
+  load_rip(kS0, target);
+  // Flags may have to be made again by way of R11 only.
+  through_table(i, 0, live);
+}
+
+// Leaves for code in the same page.
+void Tier2::edge(uint32_t i, uint32_t target, uint8_t live, uint32_t completed) {
+  if (target <= at_ + items_[i]->offset) {  // backward: no loop without a look at requests
+    before_clobber(live);
+    as_.compare_state_imm8(kRequestOffset, 0);
+    Stub stub;
+    stub.kind = Stub::Kind::Request;
+    stub.from = as_.jump_if(kNotZero).patch;
+    stub.item = completed;
+    stub.target = target;
+    stub.flags = flags_;
+    if (!flags_ && recipe_valid()) {
+      stub.recipe = recipe_;
+      stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
+    }
+    stubs_.push_back(stub);
+  }
+  prepare_exit(live);
+  count_back(completed);
+  if (target == at_) {
+    as_.jump_to(live_in_ && !(flags_ & kInState) ? direct_host_ : body_);
+    return;
+  }
+  as_.align(4, 1);
+  Stub stub;
+  stub.kind = Stub::Kind::Edge;
+  stub.from = as_.jump().patch;
+  stub.target = target;
+  stub.flags = flags_;
+  stubs_.push_back(stub);
+}
+
+void Tier2::condition(uint32_t i) {
+  const Item& item = *items_[i];
+  need_host_flags(true);
+  const int64_t target = target_of(item);
+  const auto code = static_cast<uint8_t>(condition_of(item.in.mnemonic()));
+  const bool backward = target <= at_ + item.offset;
+  if (in_page(target) && !backward && !o_.virtual_clock) {
+    as_.align(4, 2);
+    Stub stub;
+    stub.kind = Stub::Kind::Edge;
+    stub.from = as_.jump_if(code).patch;
+    stub.target = static_cast<uint32_t>(target);
+    stub.flags = flags_;
+    stubs_.push_back(stub);
+    return;
+  }
+  const auto skip = as_.jump_if(code ^ 1);
+  const uint8_t flags = flags_;
+  const int group = addend_group_;
+  jump_relative(i, target);
+  flags_ = flags;
+  addend_group_ = group;
+  as_.bind(skip);
+}
+
+void Tier2::emit_edge(const Stub& stub) {
+  as_.align(8);
+  const uint32_t record = cache_offset(as_.here());
+  Edge edge{};
+  as_.bytes(&edge, sizeof edge);
+  const uint8_t* const code = as_.here();
+  as_.bind({stub.from});
+  const bool state = stub.flags != kInHost;
+  // lea r11, [rip + record]
+  as_.byte(0x4c), as_.byte(0x8d), as_.byte(0x1d);
+  as_.relative(begin_ + record);
+  as_.store(offsetof(CpuState, chain), kS1);
+  store_rip(kS0, stub.target);
+  as_.jump_to(state ? thunks_.exit_state : thunks_.exit_host);
+  const uint8_t* const indirect = as_.here();
+  if (!state) save_flags(kS0);
+  store_rip(kS0, stub.target);
+  as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
+  as_.with_memory(0xff, 4, {.index = kS1, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
+  if (as_.full()) return;
+  auto* const made = new (const_cast<uint8_t*>(begin_) + record) Edge{};
+  made->displacement = cache_offset(stub.from);
+  made->stub = cache_offset(code);
+  made->indirect = cache_offset(indirect);
+  made->state_flags = state;
+  made->key = o_.key;
+  made->page = page_;
+}
+
+void Tier2::emit_request(const Stub& stub) {
+  as_.bind({stub.from});
+  flags_ = stub.flags;
+  if (stub.recipe.kind != Recipe::Kind::None) {
+    version_ = {};
+    delta_ = {};
+    Recipe recipe = stub.recipe;
+    recipe.left_delta = 0;
+    materialise(recipe, stub.recipe_adjust, true);
+    flags_ = kInHost;
+  }
+  store_rip(kS0, stub.target);
+  count_back(stub.item);
+  as_.jump_to(flags_ == kInHost ? thunks_.exit_host : thunks_.exit_state);
+}
+
+}  // namespace lodge::engine::soft
