@@ -266,7 +266,7 @@ def terminal_restored(bench):
 @case
 def small_code_cache(bench):
     """Translated code that does not fit is dropped as a whole, again and again, while several processors run."""
-    with bench.booted("--engine", "soft", "--code-cache", "1M", cpus=2) as guest:
+    with bench.booted("--engine", "soft", "--code-cache", "4M", cpus=2) as guest:
         answer(guest, "for i in $(seq 4); do (seq 2000 | md5sum) & done; wait")
         check(answer(guest, "seq 2000 | md5sum | cut -c1-32") == md5_of_seq(2000), "md5sum of a pipe is wrong")
         power_off(guest)

@@ -120,7 +120,7 @@ void undo_jump(CpuState& c) {
 
 // How translated code of the second tier was left, and what it asks for.
 struct Link {
-  uint64_t chain = 0, rip = 0;
+  uint64_t chain = 0, rip = 0, generation = 0;  // of the code index: another one, and the edge's memory may have been given anew
 };
 
 void deliver_current(CpuState* c, uint64_t) {
@@ -344,7 +344,7 @@ LoopExit loop(CpuState& c) {
     const bool trap_flag = c.eflags_system & eflags::kTf;
     c.shadow = kShadowNone;
     if (block->tier2) {
-      if (link.chain && link.rip == c.rip) code_link(*c.code_index, link.chain, *block);
+      if (link.chain && link.rip == c.rip && link.generation == c.code_index->generation.load(std::memory_order_acquire)) code_link(*c.code_index, link.chain, *block);
       link = {};
       if (!ungrouped_next) enter_in_jump_table(c, *block);
       ungrouped_next = false;
@@ -354,7 +354,7 @@ LoopExit loop(CpuState& c) {
       if (unwind == Unwind::None) [[likely]] {
         if (c.replay->count) replay_commit(c);
         if (c.chain) {
-          link = {c.chain, c.rip};
+          link = {c.chain, c.rip, c.code_index->generation.load(std::memory_order_acquire)};
           c.chain = 0;
         }
         if (c.jump_missed) {

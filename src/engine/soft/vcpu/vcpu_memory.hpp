@@ -18,8 +18,9 @@ struct VcpuMemory {
   // Shared with the caller of run(): kvm_run, and behind its page that of port data (kvm_run.io.data_offset).
   alignas(4096) kvm_run run;
   alignas(4096) uint8_t port_data[4096];
-  alignas(kJumpTableOffset) CpuState cpu;
-  alignas(kJumpTableOffset) JumpTable jump_table;
+  alignas(4096) CpuState cpu;
+  uint8_t up_to_the_jump_table[kJumpTableOffset - sizeof(CpuState)];
+  JumpTable jump_table;
   alignas(64) uint8_t xsave[4096];
   Mmu mmu;
   JumpCache jump_cache;
