@@ -69,10 +69,8 @@ void write_cr3(CpuState& c, uint64_t value) {
   if (long_mode(c) && (value & ~kPhysicalMask)) gp(c);
   if (!long_mode(c)) value &= 0xffffffff;
   if (pae_paging(c.cr0, c.cr4, c.efer) && !mmu_load_pdptes(c, value)) gp(c);
-  const bool same = value == c.cr3;
   c.cr3 = value;
-  // Flushing more than asked is always allowed; what no_flush may keep is kept for the address space that stays.
-  if (!no_flush || !same) mmu_flush_non_global(c);
+  mmu_load_cr3(c, no_flush);
 }
 
 // Bits that the guest's CPUID offers.
@@ -228,9 +226,9 @@ void sys_invpcid(CpuState* cpu, uint64_t type, uint64_t descriptor_linear) {
   if (names_pcid && !(c.cr4 & cr4::kPcide) && descriptor[0] != 0) gp(c);
   if (type == kAddress && !canonical(descriptor[1])) gp(c);
   switch (type) {
-    case kAddress: mmu_flush_page(c, descriptor[1]); break;
-    case kAllGlobal: mmu_flush_all(c); break;
-    default: mmu_flush_non_global(c);
+    case kAddress: mmu_flush_page_pcid(c, static_cast<uint32_t>(descriptor[0]), descriptor[1]); break;
+    case kContext: mmu_flush_pcid(c, static_cast<uint32_t>(descriptor[0])); break;
+    default: mmu_flush_all(c);
   }
 }
 

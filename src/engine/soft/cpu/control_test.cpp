@@ -78,16 +78,17 @@ TEST(Cr3, ReservedBitsPcidAndFlushes) {
   Machine m;
   m.long64(0);
   EXPECT_EQ(write_cr(m, 3, 0x5000), "");
-  EXPECT_EQ(m.flushes, Flushes{"non-global"});
+  EXPECT_EQ(m.flushes, Flushes{"load"});
   EXPECT_EQ(write_cr(m, 3, 1ull << kPhysicalBits), "#GP(0x0)");
   EXPECT_EQ(write_cr(m, 3, 1ull << 63 | 0x5000), "#GP(0x0)") << "without PCIDE";
   m.c.cr4 |= cr4::kPcide;
   m.flushes.clear();
   EXPECT_EQ(write_cr(m, 3, 1ull << 63 | 0x5000), "");
   EXPECT_EQ(m.c.cr3, 0x5000u);
-  EXPECT_EQ(m.flushes, Flushes{}) << "the same address space, kept";
+  EXPECT_EQ(m.flushes, Flushes{"load, keep"});
+  m.flushes.clear();
   EXPECT_EQ(write_cr(m, 3, 0x5000), "");
-  EXPECT_EQ(m.flushes, Flushes{"non-global"});
+  EXPECT_EQ(m.flushes, Flushes{"load"});
   m.protected32(0);
   m.c.cr0 |= cr0::kPg;
   m.c.cr4 = cr4::kPae;
@@ -182,13 +183,13 @@ TEST(Tlb, InvlpgAndInvpcid) {
     uint64_t type, pcid, linear;
     const char *outcome, *flush;
   };
-  for (const Case& t : {Case{0, 0, 0x7000, "", "page 0x7000"},
+  for (const Case& t : {Case{0, 0, 0x7000, "", "page 0x7000 of pcid 0"},
                         {0, 0, 1ull << 47, "#GP(0x0)", ""},
                         {0, 1, 0, "#GP(0x0)", ""},
-                        {1, 0, 0, "", "non-global"},
+                        {1, 0, 0, "", "pcid 0"},
                         {1, 0x1000, 0, "#GP(0x0)", ""},
                         {2, 0, 0, "", "all"},
-                        {3, 5, 0, "", "non-global"},
+                        {3, 5, 0, "", "all"},
                         {4, 0, 0, "#GP(0x0)", ""}}) {
     m.flushes.clear();
     m.put<uint64_t>(0x6000, t.pcid);

@@ -56,7 +56,11 @@ void mmu_or_system(CpuState& c, uint64_t linear, uint8_t bits) {
   machine->memory[linear] |= bits;
 }
 void mmu_flush_all(CpuState&) { machine->flushes.emplace_back("all"); }
-void mmu_flush_non_global(CpuState&) { machine->flushes.emplace_back("non-global"); }
+void mmu_load_cr3(CpuState&, bool keep) { machine->flushes.emplace_back(keep ? "load, keep" : "load"); }
+void mmu_flush_pcid(CpuState&, uint32_t pcid) { machine->flushes.push_back(fmt::format("pcid {}", pcid)); }
+void mmu_flush_page_pcid(CpuState&, uint32_t pcid, uint64_t linear) {
+  machine->flushes.push_back(fmt::format("page {:#x} of pcid {}", linear, pcid));
+}
 void mmu_flush_page(CpuState&, uint64_t linear) { machine->flushes.push_back(fmt::format("page {:#x}", linear)); }
 bool mmu_load_pdptes(CpuState&, uint64_t) {
   machine->flushes.emplace_back("pdptes");

@@ -51,27 +51,31 @@ void mode_changed(CpuState& c) {
   if ((c.cr0 & cr0::kAm) && (c.eflags_system & eflags::kAc) && c.cpl == 3) k |= key::kAlignmentCheck;
   if ((c.eflags_system & eflags::kTf) || debug_armed(c)) k |= key::kSingleStep;
   c.view = data_view(c);
-  c.tlb = reinterpret_cast<uint64_t>(c.tlb_views) + c.view * c.tlb_view_size;
-  if (c.key == k && c.jump_contexts) return;
+  c.tlb = c.tlb_views + c.view * c.tlb_view_size;
+  if (c.key == k && c.jump_salt) return;
   c.key = k;
-  jump_context_changed(c, false);
+  jump_context_changed(c);
 }
 
-void jump_context_changed(CpuState& c, bool flushed) {
-  if (flushed) c.jump_contexts = 0;
-  for (uint32_t i = 0; i < c.jump_contexts; ++i) {
-    if (c.jump_context[i].key != c.key) continue;
-    c.jump_salt = c.jump_context[i].salt;
+void jump_context_changed(CpuState& c) {
+  for (const JumpContext& known : c.jump_context[c.address_space]) {
+    if (known.key != c.key || !known.salt) continue;
+    c.jump_salt = known.salt;
     return;
   }
-  if (c.jump_contexts == kJumpContexts) c.jump_contexts = 0;
   if (c.jump_salts == 0xffff) {  // all given: none of the old ones may match any more
-    c.jump_salts = c.jump_contexts = 0;
+    c.jump_salts = 0;
+    for (uint32_t space = 0; space < kAddressSpaces; ++space) jump_contexts_drop(c, space);
     jump_table_clear(c);
   }
-  const uint32_t salt = ++c.jump_salts;
-  c.jump_context[c.jump_contexts++] = {c.key, salt};
-  c.jump_salt = salt;
+  uint32_t& next = c.jump_context_next[c.address_space];
+  next = (next + 1) % kJumpContexts;
+  c.jump_salt = ++c.jump_salts;
+  c.jump_context[c.address_space][next] = {c.key, static_cast<uint32_t>(c.jump_salt)};
+}
+
+void jump_contexts_drop(CpuState& c, uint32_t space) {
+  for (JumpContext& known : c.jump_context[space]) known.salt = 0;
 }
 
 void jump_table_clear(CpuState& c) {

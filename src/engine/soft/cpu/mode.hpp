@@ -33,8 +33,10 @@ enum View : uint32_t { kViewUser = 0, kViewSupervisorSmap = 1, kViewSupervisor =
 // Recomputes key and view. To be called after any change of CPL, CS, SS, DS, ES, EFLAGS.VM/AC/TF, CR0, CR4, EFER, XCR0, DR7.
 void mode_changed(CpuState& c);
 
-// The jump table's tags that count from now on: after a change of the key, or (flushed) of what linear addresses mean.
-void jump_context_changed(CpuState& c, bool flushed);
+// The jump table's tags that count from now on: after a change of the key or the address space.
+void jump_context_changed(CpuState& c);
+// What linear addresses of an address space mean has changed. If it is the current one, jump_context_changed() follows.
+void jump_contexts_drop(CpuState& c, uint32_t space);
 // Empties the jump table: code that it leads to is gone.
 void jump_table_clear(CpuState& c);
 

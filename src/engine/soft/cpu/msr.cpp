@@ -56,6 +56,7 @@ enum class Kind : uint8_t {
   ReadOnly,   // reads as `argument`, writes #GP
   Ignored,    // reads as `argument`, writes are dropped
   WriteZero,  // reads as 0, takes only 0
+  Command,    // reads #GP; `argument`: bits that may be written, to no effect
 };
 enum Vendor : uint8_t { kAny, kIntel, kAmd };
 
@@ -67,6 +68,26 @@ struct Row {
   uint64_t argument;
 };
 
+// ARCH_CAPABILITIES (SDM vol. 4, 2.1): the attacks that the guest need not guard itself against. In user space and by translated code its
+// guards would do nothing: the translator's own indirect jumps stand where the retpolines were, each access is looked up in software
+// whatever the page tables say, and the host's kernel guards this process from others.
+constexpr uint64_t bit(uint32_t n) { return uint64_t{1} << n; }
+constexpr uint64_t kArchCapabilities = bit(0)     // RDCL_NO
+                                       | bit(1)   // IBRS_ALL
+                                       | bit(3)   // SKIP_L1DFL_VMENTRY
+                                       | bit(4)   // SSB_NO
+                                       | bit(5)   // MDS_NO
+                                       | bit(6)   // PSCHANGE_MC_NO
+                                       | bit(8)   // TAA_NO
+                                       | bit(13)  // SBDR_SSDP_NO
+                                       | bit(14)  // FBSDP_NO
+                                       | bit(15)  // PSDP_NO
+                                       | bit(20)  // BHI_NO
+                                       | bit(24)  // PBRSB_NO
+                                       | bit(26)  // GDS_NO
+                                       | bit(27)  // RFDS_NO
+                                       | bit(62); // ITS_NO
+
 #define LODGE_AT(member) static_cast<uint16_t>(offsetof(Msrs, member))
 constexpr Row kRows[] = {
     {0x17, 0x17, Kind::ReadOnly, kAny, 0, 0},                                  // PLATFORM_ID
@@ -74,11 +95,14 @@ constexpr Row kRows[] = {
     {0x2c, 0x2c, Kind::ReadOnly, kIntel, 0, 1 << 24},                          // EBC_FREQUENCY_ID
     {0x34, 0x34, Kind::ReadOnly, kAny, 0, 0},                                  // SMI_COUNT
     {0x3a, 0x3a, Kind::ReadOnly, kIntel, 0, 1},                                // FEATURE_CONTROL: locked, nothing on
+    {0x48, 0x48, Kind::Storage, kAny, LODGE_AT(spec_ctrl), 0x403},             // SPEC_CTRL: IBRS, STIBP, BHI_DIS_S
+    {0x49, 0x49, Kind::Command, kAny, 0, 1},                                   // PRED_CMD: IBPB
     {0x79, 0x79, Kind::Ignored, kIntel, 0, 0},                                 // BIOS_UPDT_TRIG
     {0xc1, 0xc2, Kind::Ignored, kIntel, 0, 0},                                 // PERFCTR0, 1 (no counters)
     {0xcd, 0xcd, Kind::ReadOnly, kIntel, 0, 3},                                // FSB_FREQ
     {0xce, 0xce, Kind::ReadOnly, kIntel, 0, 0},                                // PLATFORM_INFO
     {0xe2, 0xe2, Kind::Ignored, kIntel, 0, 0},                                 // PKG_CST_CONFIG_CONTROL
+    {0x10a, 0x10a, Kind::ReadOnly, kIntel, 0, kArchCapabilities},              // ARCH_CAPABILITIES
     {0x11e, 0x11e, Kind::Ignored, kIntel, 0, 0xbe702111},                      // BBL_CR_CTL3: L2 there and enabled
     {0x140, 0x140, Kind::WriteZero, kIntel, 0, 0},                             // MISC_FEATURES_ENABLES
     {0x174, 0x174, Kind::Storage, kAny, LODGE_AT(sysenter_cs), 0xffffffff},    // SYSENTER_CS
@@ -151,6 +175,7 @@ bool read_row(CpuState& c, uint32_t index, uint64_t& value, bool host) {
     case Kind::ReadOnly:
     case Kind::Ignored: value = row->argument; break;
     case Kind::WriteZero: value = 0; break;
+    case Kind::Command: return host;
   }
   return true;
 }
@@ -170,6 +195,7 @@ bool write_row(CpuState& c, uint32_t index, uint64_t value, bool host) {
     case Kind::ReadOnly: return host && value == row->argument;
     case Kind::Ignored: return true;
     case Kind::WriteZero: return value == 0;
+    case Kind::Command: return !(value & ~row->argument);
   }
   return false;
 }
@@ -250,6 +276,7 @@ bool write_efer(CpuState& c, uint64_t value, bool host) {
   uint64_t allowed = efer::kLma | efer::kSce;
   if (host || cpuid_bit(c, 0x80000001, 0, 3, 20)) allowed |= efer::kNx;
   if (host || cpuid_bit(c, 0x80000001, 0, 3, 29)) allowed |= efer::kLme;
+  if (host || cpuid_bit(c, 0x80000021, 0, 0, 8)) allowed |= efer::kAutoIbrs;
   if (value & ~allowed) return false;
   const uint64_t changed = value ^ c.efer;
   if (!host && (changed & efer::kLme) && (c.cr0 & cr0::kPg)) return false;
@@ -394,6 +421,8 @@ const uint32_t kMsrIndexList[] = {
     0x176,
     kMcgStatus,
     kMcgCtl,
+    0x48,
+    0x10a,
     0x1a0,
     kPat,
     kMtrrDefType,

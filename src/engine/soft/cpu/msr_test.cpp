@@ -88,9 +88,11 @@ TEST(Msr, ValuesAreTakenKeptDroppedOrRefused) {
       {0xc0011029, 2, Kept},
       {0xc0011029, 4, Fault},
       {0xc0010114, 0, Fault},
-      {0x48, 1, Fault},
-      {0x49, 1, Fault},
-      {0x10a, 0, Fault},
+      {0x48, 1, Kept},
+      {0x48, 4, Fault},  // SSBD
+      {0x49, 1, Dropped},
+      {0x49, 2, Fault},
+      {0x10a, 0, Fault},  // Intel's
       {0x3a, 1, Fault},   // Intel's
       {0x140, 0, Fault},  // Intel's
       {0x12345678, 0, Fault},
@@ -119,6 +121,10 @@ TEST(Msr, VendorsHaveTheirOwn) {
   EXPECT_EQ(read(m, 0xc0010114, value), "#GP(0x0)");
   EXPECT_EQ(read(m, 0x3a, value), "");
   EXPECT_EQ(value, 1u) << "locked, no VMX";
+  EXPECT_EQ(read(m, 0x10a, value), "");
+  EXPECT_EQ(value & 0x23u, 0x23u) << "RDCL_NO, IBRS_ALL, MDS_NO";
+  EXPECT_EQ(write(m, 0x10a, value), "#GP(0x0)");
+  EXPECT_EQ(read(m, 0x49, value), "#GP(0x0)") << "commands are written only";
 }
 
 TEST(Msr, PrivilegeAndUnknown) {
@@ -141,6 +147,9 @@ TEST(Efer, Rules) {
   EXPECT_EQ(m.c.efer, efer::kLme | efer::kLma) << "LMA is read-only";
   EXPECT_EQ(write(m, 0xc0000080, efer::kLme | 1 << 12), "#GP(0x0)") << "SVME";
   EXPECT_EQ(write(m, 0xc0000080, efer::kLme | 1 << 14), "#GP(0x0)") << "FFXSR";
+  EXPECT_EQ(write(m, 0xc0000080, efer::kLme | efer::kAutoIbrs), "#GP(0x0)") << "not in CPUID";
+  m.cpuid[{0x80000021, 0}] = {1u << 8, 0, 0, 0};
+  EXPECT_EQ(write(m, 0xc0000080, efer::kLme | efer::kAutoIbrs), "");
   m.cpuid[{0x80000001, 0}] = {};
   EXPECT_EQ(write(m, 0xc0000080, efer::kLme | efer::kNx), "#GP(0x0)") << "not in CPUID";
 }

@@ -60,7 +60,7 @@ constexpr uint64_t kVme = 1, kPvi = 2, kTsd = 4, kDe = 8, kPse = 16, kPae = 32, 
                    kSmap = 1 << 21;
 }
 namespace efer {
-constexpr uint64_t kSce = 1, kLme = 1 << 8, kLma = 1 << 10, kNx = 1 << 11;
+constexpr uint64_t kSce = 1, kLme = 1 << 8, kLma = 1 << 10, kNx = 1 << 11, kAutoIbrs = 1 << 21;
 }
 
 enum Vector : uint8_t {
@@ -150,9 +150,10 @@ constexpr uint32_t kJumpTableOffset = 16384;  // from the beginning of CpuState
 // Where an indirect jump came from, should its target not be canonical: the instruction's offset in its page, and what it had
 // popped, to be taken back.
 constexpr uint32_t jump_from(uint32_t offset, uint32_t popped) { return offset | popped << 12; }
-constexpr uint32_t kJumpContexts = 8, kGroupSlots = 8;
+constexpr uint32_t kAddressSpaces = 16;  // that have a TLB of their own (mmu/tlb.hpp)
+constexpr uint32_t kJumpContexts = 4, kGroupSlots = 8;
 struct JumpContext {
-  uint32_t key, salt;
+  uint32_t key, salt;  // salt 0: none
 };
 
 struct alignas(64) CpuState {
@@ -238,17 +239,20 @@ struct alignas(64) CpuState {
   uint64_t x87_last_dp, x87_last_dp_ip;
 
   // --- the block translator's (translate/tier2.hpp)
-  uint64_t tlb;          // address of the TLB array of `view`, kept by mode_changed()
-  const void* tlb_views; // the arrays of all views, and the bytes of each
+  uint64_t tlb;          // address of the TLB array of `view`, kept by mode_changed() and mmu/
+  uint64_t tlb_views;    // address of the arrays of all views of the current address space, and the bytes of each
   uint64_t tlb_view_size;
+  uint32_t address_space;  // the index of its TLB
   uint64_t code_page;    // linear address of the page that the running translation lies in
   uint64_t jump_salt;    // 16 bits: which tags of the jump table count now; kept by jump_context_changed()
   JumpTable* jump_table;
   uint64_t jump_miss;    // what an empty entry of the table holds
   uint32_t jump_from;    // JumpFrom of the last indirect jump
   uint32_t jump_missed;  // it found nothing in the table: rip is its target
-  JumpContext jump_context[kJumpContexts];  // tags given since the last flush, by translation key
-  uint32_t jump_contexts, jump_salts;       // of those; of all ever
+  // Tags given since the address space's last flush, by translation key; which was given last; how many ever.
+  JumpContext jump_context[kAddressSpaces][kJumpContexts];
+  uint32_t jump_context_next[kAddressSpaces];
+  uint32_t jump_salts;
   uint64_t chain;                           // the edge by which translated code came to its end, to be linked; 0: none
   uint64_t scratch[4];                      // of translated code
   uint64_t group[kGroupSlots];              // addends that a look-up found for later accesses of the same block

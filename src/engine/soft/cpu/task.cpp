@@ -117,7 +117,7 @@ void enter_image(CpuState& c, const Image& image, const Layout& l, bool nested) 
   if (l.cr3 && (c.cr0 & cr0::kPg)) {
     c.cr3 = image.cr3;
     if (c.cr4 & cr4::kPae) mmu_load_pdptes(c, c.cr3);
-    mmu_flush_non_global(c);
+    mmu_load_cr3(c, false);
   }
   for (uint32_t i = 0; i < 8; ++i) c.gpr[i] = l.word == 4 ? image.gpr[i] : image.gpr[i] | 0xffff0000;
   set_eflags(c, l.word == 4 ? image.eflags : image.eflags & 0xffff);

@@ -29,8 +29,16 @@ constexpr Mask k1Edx{bits(0, 8, 15, 19, 23, 24, 25, 26), bits(1, 2, 3, 4, 5, 6, 
 constexpr Mask k7Ebx{bits(3, 5, 8, 9, 18, 19, 23, 24, 29), bits(0, 1, 7, 10, 20)};
 // GFNI VAES VPCLMULQDQ; UMIP RDPID
 constexpr Mask k7Ecx{bits(8, 9, 10), bits(2, 22)};
-// FSRM
-constexpr Mask k7Edx{bits(4), 0};
+// FSRM; IBRS and IBPB, and on Intel's ARCH_CAPABILITIES (cpu/msr.cpp): they tell the guest's kernel that it need not guard itself against
+// speculation by page tables apart, retpolines and cleared buffers. Translated code makes all of these ineffective at best.
+constexpr Mask k7Edx{bits(4), bits(26)};
+constexpr uint32_t k7EdxIntel = bits(29);
+// BHI_CTRL: a bit of SPEC_CTRL instead of a loop of branches at each system call
+constexpr uint32_t k72EdxIntel = bits(4);
+// IBPB IBRS; what the processor is not subject to: SSB, BTC (APM vol. 3, E.4.6)
+constexpr uint32_t k80000008EbxAmd = bits(12, 14, 26, 29);
+// A null selector clears the base; automatic IBRS; not subject to SRSO, TSA of the store queue and the L1 cache (APM vol. 3, E.4.18)
+constexpr uint32_t k80000021Eax = bits(6, 8, 29), k80000021Ecx = bits(1, 2);
 // XSAVEOPT XSAVEC XGETBV1 XSAVES
 constexpr Mask kD1Eax{bits(0, 1, 2, 3), 0};
 // LAHF ABM SSE4A MISALIGNSSE PREFETCHW
@@ -99,7 +107,10 @@ class Filter {
       ebx &= ~bits(5);
       ecx &= ~bits(9, 10);
     }
-    add_indexed(7, 0, {0, ebx, ecx, k7Edx.apply(r[kEdx])});
+    add_indexed(7, 0, {amd_ ? 0u : 2u, ebx, ecx, k7Edx.apply(r[kEdx]) | (amd_ ? 0 : k7EdxIntel)});
+    if (amd_) return;
+    add_indexed(7, 1, {});
+    add_indexed(7, 2, {0, 0, 0, k72EdxIntel});
   }
 
   // x87, SSE and AVX in the standard places (SDM vol. 1, 13.4 and 13.5.3).
@@ -136,9 +147,9 @@ class Filter {
     add(0x80000007, {0, 0, 0, host(0x80000007)[kEdx] & bits(8)});                        // invariant TSC
     constexpr uint32_t kLinearBits = 48;
     const uint32_t error_pointers = amd_ ? host(0x80000008)[kEbx] & bits(2) : 0;  // how the host's FXSAVE treats x87 pointers
-    add(0x80000008, {kPhysicalBits | kLinearBits << 8, error_pointers, 0, 0});
-    // LFENCE serialises as the host's does; loading a null selector clears the base.
-    if (amd_) add(0x80000021, {(host(0x80000021)[kEax] & bits(2)) | bits(6), 0, 0, 0});
+    add(0x80000008, {kPhysicalBits | kLinearBits << 8, error_pointers | (amd_ ? k80000008EbxAmd : 0), 0, 0});
+    // LFENCE serialises as the host's does.
+    if (amd_) add(0x80000021, {(host(0x80000021)[kEax] & bits(2)) | k80000021Eax, 0, k80000021Ecx, 0});
   }
 
   const CpuidReader& host_;

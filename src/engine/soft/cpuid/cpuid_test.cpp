@@ -45,10 +45,14 @@ TEST(Cpuid, WhatIsNotCarriedOutIsNotOfferedWhateverTheHostHas) {
     EXPECT_EQ(c1 & 0x1u << 5, 0u) << "VMX";
     EXPECT_EQ(c1 & 0x1u << 6, 0u) << "SMX";
     EXPECT_EQ(c1 & 0x1u << 27, 0u) << "OSXSAVE follows CR4";
-    EXPECT_EQ(at(table, 7)[0], 0u);
+    EXPECT_EQ(at(table, 7)[0], vendor == kIntel ? 2u : 0u);
+    if (vendor == kIntel) {
+      EXPECT_EQ(at(table, 7, 1), CpuidRegisters{});
+      EXPECT_EQ(at(table, 7, 2), (CpuidRegisters{0, 0, 0, 1u << 4})) << "BHI_CTRL";
+    }
     EXPECT_EQ(at(table, 7)[1] & 0xdc23'4810u, 0u) << "HLE RTM MPX AVX-512";
     EXPECT_EQ(at(table, 7)[2], 0x400704u) << "GFNI VAES VPCLMULQDQ UMIP RDPID, not PKU, CET, LA57, WAITPKG";
-    EXPECT_EQ(at(table, 7)[3], 1u << 4) << "FSRM, no speculation control";
+    EXPECT_EQ(at(table, 7)[3], 1u << 4 | 1u << 26 | (vendor == kIntel ? 1u << 29 : 0)) << "FSRM, IBRS and IBPB, ARCH_CAPABILITIES";
     EXPECT_EQ(at(table, 0xa), CpuidRegisters{}) << "no counters";
     EXPECT_EQ(at(table, 0x80000001)[2] & 1u << 2, 0u) << "SVM";
     EXPECT_EQ(at(table, 0x80000001)[2], 0x1e1u);
@@ -98,7 +102,9 @@ TEST(Cpuid, VendorPhysicalBitsAndMaxima) {
   EXPECT_EQ(at(amd, 0), (CpuidRegisters{0xd, kAmd[1], kAmd[2], kAmd[3]}));
   EXPECT_EQ(at(amd, 0x80000000)[0], 0x80000021u);
   EXPECT_EQ(at(amd, 0x80000008)[0], kPhysicalBits | 48u << 8);
-  EXPECT_EQ(at(amd, 0x80000021)[0], 1u << 2 | 1u << 6);
+  EXPECT_EQ(at(amd, 0x80000008)[1], 1u << 2 | 1u << 12 | 1u << 14 | 1u << 26 | 1u << 29) << "pointers, IBPB, IBRS, neither SSB nor BTC";
+  EXPECT_EQ(at(amd, 0x80000021)[0], 1u << 2 | 1u << 6 | 1u << 8 | 1u << 29) << "automatic IBRS, no SRSO";
+  EXPECT_EQ(at(amd, 0x80000021)[2], 6u) << "no TSA";
   const auto intel = filter_cpuid(all_ones(kIntel), 0);
   EXPECT_EQ(at(intel, 0x80000000), (CpuidRegisters{0x80000008, 0, 0, 0}));
   EXPECT_EQ(at(intel, 0x80000001)[3] & 0x0183f3ffu, 0u) << "only AMD repeats leaf 1";

@@ -27,11 +27,23 @@ void copy(void* to, const void* from, uint32_t size) {
   }
 }
 
-uint32_t index_of(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & (Mmu::kEntries - 1); }
+TlbSpace& current(CpuState& c) { return c.mmu->space[c.address_space]; }
 
-void note_large(Mmu& mmu, uint64_t linear, uint64_t page_size) {
-  if (page_size > kPageSize) mmu.large_filter |= uint64_t{1} << (linear >> 30 & 63);
+// The data entry for a page, perhaps another page's.
+TlbEntry& entry_of(CpuState& c, uint64_t linear, uint32_t view) { return current(c).tlb[view][tlb_index(linear)]; }
+
+void note_large(TlbSpace& space, uint64_t linear, uint64_t page_size) {
+  if (page_size > kPageSize) space.large_filter |= uint64_t{1} << (linear >> 30 & 63);
 }
+
+void list(TlbSpace& space, uint32_t entry) {
+  if (space.filled_count < TlbSpace::kListed) space.filled[space.filled_count] = static_cast<uint16_t>(entry);
+  ++space.filled_count;
+}
+
+constexpr uint32_t kFetchFrom = kViewCount * TlbSpace::kEntries;
+
+uint32_t code_bit(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & 1023; }
 
 bool write_is_direct(const Slot& slot, uint64_t gpa) {
   if (slot.flags & kReadOnlySlot) return false;
@@ -55,9 +67,10 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
   if (!slot || (write && (slot->flags & kReadOnlySlot))) return {nullptr, nullptr, result.gpa, false};
   uint8_t* const host = slot->host + (result.gpa - slot->gpa);
 
-  Mmu& mmu = *c.mmu;
-  note_large(mmu, linear, result.page_size);
-  TlbEntry& entry = mmu.tlb[view][index_of(linear)];
+  TlbSpace& space = current(c);
+  note_large(space, linear, result.page_size);
+  TlbEntry& entry = space.tlb[view][tlb_index(linear)];
+  if (entry.read_tag == Mmu::kNoTag) list(space, view * TlbSpace::kEntries + tlb_index(linear));
   const uint64_t tag = linear & kPageMask;
   const bool direct = write_is_direct(*slot, result.gpa);
   // A page whose own entry is not dirty yet must be walked again for its first write.
@@ -77,14 +90,18 @@ void mmu_written(CpuState& c, const Slot& slot, uint64_t gpa, uint32_t length) {
 
 FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   const bool user = c.cpl == 3;
-  FetchEntry& entry = c.mmu->fetch[user][(linear >> 12) & (Mmu::kFetchEntries - 1)];
+  TlbSpace& space = current(c);
+  const auto index = static_cast<uint32_t>(linear >> 12) & (Mmu::kFetchEntries - 1);
+  FetchEntry& entry = space.fetch[user][index];
   if (entry.tag == (linear & kPageMask)) return {entry.host, entry.slot, entry.gpa};
   const WalkResult result = walk(c, *c.mmu->map, linear, {.fetch = true, .user = user}, &c);
   if (!result.ok) raise_page_fault(c, linear, result.error_code);
   const uint64_t gpa = result.gpa & kPageMask;
   const Slot* slot = c.mmu->map->find(gpa);
   if (!slot) return {nullptr, nullptr, gpa};
-  note_large(*c.mmu, linear, result.page_size);
+  note_large(space, linear, result.page_size);
+  space.code_filter[code_bit(linear) >> 6] |= uint64_t{1} << (code_bit(linear) & 63);
+  if (entry.tag == Mmu::kNoTag) list(space, kFetchFrom + user * TlbSpace::kFetchEntries + index);
   entry = {linear & kPageMask, slot->host + (gpa - slot->gpa), slot, gpa};
   return {entry.host, entry.slot, gpa};
 }
@@ -92,7 +109,7 @@ FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
 namespace {
 
 void read_page(CpuState& c, uint64_t linear, uint8_t* into, uint32_t size, uint32_t view) {
-  const TlbEntry& entry = c.mmu->tlb[view][index_of(linear)];
+  const TlbEntry& entry = entry_of(c, linear, view);
   if (entry.read_tag == (linear & kPageMask)) {
     copy(into, reinterpret_cast<const void*>(linear + entry.addend), size);
     return;
@@ -111,7 +128,7 @@ void read_page(CpuState& c, uint64_t linear, uint8_t* into, uint32_t size, uint3
 }
 
 void write_page(CpuState& c, uint64_t linear, const uint8_t* from, uint32_t size, uint32_t view) {
-  const TlbEntry& entry = c.mmu->tlb[view][index_of(linear)];
+  const TlbEntry& entry = entry_of(c, linear, view);
   if (entry.write_tag == (linear & kPageMask)) {
     copy(reinterpret_cast<void*>(linear + entry.addend), from, size);
     return;
@@ -147,7 +164,7 @@ void by_page(CpuState& c, uint64_t linear, uint32_t size, PageOperation operatio
 
 void probe(CpuState& c, uint64_t linear, uint32_t size, uint32_t view) {
   by_page(c, linear, size, [&](uint64_t at, uint32_t, uint32_t) {
-    if (c.mmu->tlb[view][index_of(at)].write_tag != (at & kPageMask)) mmu_resolve(c, at, true, view);
+    if (entry_of(c, at, view).write_tag != (at & kPageMask)) mmu_resolve(c, at, true, view);
   });
 }
 
@@ -183,34 +200,144 @@ void mmu_or_system(CpuState& c, uint64_t linear, uint8_t bits) {
   replay_mmio_write(c, page.gpa, 1, replay_mmio_read(c, page.gpa, 1) | bits);
 }
 
-void mmu_flush_all(CpuState& c) {
-  Mmu& mmu = *c.mmu;
-  for (auto& view : mmu.tlb)
-    for (TlbEntry& entry : view) entry.read_tag = entry.write_tag = Mmu::kNoTag;
-  for (auto& side : mmu.fetch)
-    for (FetchEntry& entry : side) entry.tag = Mmu::kNoTag;
-  mmu.large_filter = 0;
-  ++mmu.generation;
-  jump_context_changed(c, true);
+namespace {
+
+void empty(TlbEntry& entry) { entry.read_tag = entry.write_tag = Mmu::kNoTag; }
+
+// Calls with a reference to each entry that may hold something: the data entries' and the fetch entries'.
+template <typename Data, typename Fetch>
+void for_filled(TlbSpace& space, Data data, Fetch fetch) {
+  if (space.filled_count <= TlbSpace::kListed) {
+    for (uint32_t i = 0; i < space.filled_count; ++i) {
+      const uint32_t entry = space.filled[i];
+      if (entry < kFetchFrom)
+        data(space.tlb[entry / TlbSpace::kEntries][entry % TlbSpace::kEntries]);
+      else
+        fetch(space.fetch[(entry - kFetchFrom) / TlbSpace::kFetchEntries][(entry - kFetchFrom) % TlbSpace::kFetchEntries]);
+    }
+    return;
+  }
+  for (auto& view : space.tlb)
+    for (TlbEntry& entry : view) data(entry);
+  for (auto& side : space.fetch)
+    for (FetchEntry& entry : side) fetch(entry);
 }
 
-// Entries do not know whether they are global; flushing more than asked is allowed (SDM vol. 3, 4.10.4.1).
-void mmu_flush_non_global(CpuState& c) { mmu_flush_all(c); }
-
-void mmu_flush_page(CpuState& c, uint64_t linear) {
+// What is remembered elsewhere by linear address.
+void code_moved(CpuState& c, uint32_t index) {
   Mmu& mmu = *c.mmu;
-  if (mmu.large_filter >> (linear >> 30 & 63) & 1) return mmu_flush_all(c);
+  mmu.space[index].generation = ++mmu.generations;
+  jump_contexts_drop(c, index);
+  if (index != c.address_space) return;
+  mmu.generation = mmu.space[index].generation;
+  jump_context_changed(c);
+}
+
+void flush_space(CpuState& c, uint32_t index) {
+  TlbSpace& space = c.mmu->space[index];
+  for_filled(
+      space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry& entry) { entry.tag = Mmu::kNoTag; });
+  space.filled_count = 0;
+  space.large_filter = 0;
+  for (uint64_t& word : space.code_filter) word = 0;
+  code_moved(c, index);
+}
+
+void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
+  TlbSpace& space = c.mmu->space[index];
   const uint64_t tag = linear & kPageMask;
-  for (auto& view : mmu.tlb) {
-    TlbEntry& entry = view[index_of(linear)];
-    if (entry.read_tag == tag || entry.write_tag == tag) entry.read_tag = entry.write_tag = Mmu::kNoTag;
+  if (space.large_filter >> (linear >> 30 & 63) & 1) {
+    for_filled(
+        space,
+        [&](TlbEntry& entry) {
+          if (entry.read_tag != Mmu::kNoTag && !((entry.read_tag ^ linear) >> 30)) empty(entry);
+        },
+        [&](FetchEntry& entry) {
+          if (!((entry.tag ^ linear) >> 30)) entry.tag = Mmu::kNoTag;
+        });
+    return code_moved(c, index);
   }
-  for (auto& side : mmu.fetch) {
+  for (auto& view : space.tlb) {
+    TlbEntry& entry = view[tlb_index(linear)];
+    if (entry.read_tag == tag) empty(entry);
+  }
+  if (!(space.code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1)) return;
+  for (auto& side : space.fetch) {
     FetchEntry& entry = side[(linear >> 12) & (Mmu::kFetchEntries - 1)];
     if (entry.tag == tag) entry.tag = Mmu::kNoTag;
   }
-  ++mmu.generation;
-  jump_context_changed(c, true);
+  code_moved(c, index);
+}
+
+uint32_t current_pcid(const CpuState& c) { return c.cr4 & cr4::kPcide ? c.cr3 & 0xfff : 0; }
+
+// kAddressSpaces: none.
+uint32_t space_of(const Mmu& mmu, uint32_t pcid) {
+  for (uint32_t i = 0; i < kAddressSpaces; ++i)
+    if (mmu.named[i] == pcid + 1) return i;
+  return kAddressSpaces;
+}
+
+void activate(CpuState& c, uint32_t index) {
+  Mmu& mmu = *c.mmu;
+  mmu.last_use[index] = ++mmu.uses;
+  c.address_space = index;
+  c.tlb_views = reinterpret_cast<uint64_t>(mmu.space[index].tlb);
+  c.tlb_view_size = sizeof mmu.space[index].tlb[0];
+  c.tlb = c.tlb_views + c.view * c.tlb_view_size;
+  mmu.generation = mmu.space[index].generation;
+  jump_context_changed(c);
+}
+
+}  // namespace
+
+void mmu_load_cr3(CpuState& c, bool keep) {
+  Mmu& mmu = *c.mmu;
+  const uint32_t pcid = current_pcid(c);
+  uint32_t index = space_of(mmu, pcid);
+  if (index == kAddressSpaces) {
+    index = 0;
+    for (uint32_t i = 1; i < kAddressSpaces; ++i)
+      if (mmu.last_use[i] < mmu.last_use[index]) index = i;
+    if (!mmu.named[index]) mmu.space[index].filled_count = TlbSpace::kListed + 1;  // zeros are no empty entries
+    mmu.named[index] = static_cast<uint16_t>(pcid + 1);
+    keep = false;
+  }
+  if (!keep) flush_space(c, index);
+  activate(c, index);
+}
+
+void mmu_flush_all(CpuState& c) {
+  for (uint32_t i = 0; i < kAddressSpaces; ++i)
+    if (c.mmu->named[i]) flush_space(c, i);
+  mmu_load_cr3(c, true);
+}
+
+void mmu_flush_page(CpuState& c, uint64_t linear) {
+  for (uint32_t i = 0; i < kAddressSpaces; ++i)
+    if (c.mmu->named[i]) flush_page(c, i, linear);
+}
+
+void mmu_flush_pcid(CpuState& c, uint32_t pcid) {
+  const uint32_t index = space_of(*c.mmu, pcid);
+  if (index != kAddressSpaces) flush_space(c, index);
+}
+
+void mmu_flush_page_pcid(CpuState& c, uint32_t pcid, uint64_t linear) {
+  const uint32_t index = space_of(*c.mmu, pcid);
+  if (index != kAddressSpaces) flush_page(c, index, linear);
+}
+
+void mmu_protect(CpuState& c, const uint8_t* host_page) {
+  for (uint32_t i = 0; i < kAddressSpaces; ++i) {
+    if (!c.mmu->named[i]) continue;
+    for_filled(
+        c.mmu->space[i],
+        [&](TlbEntry& entry) {
+          if (entry.write_tag + entry.addend == reinterpret_cast<uint64_t>(host_page)) entry.write_tag = Mmu::kNoTag;
+        },
+        [](FetchEntry&) {});
+  }
 }
 
 }  // namespace lodge::engine::soft

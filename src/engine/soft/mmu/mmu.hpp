@@ -50,10 +50,15 @@ void mmu_write_system(CpuState& c, uint64_t linear, T value) {
   mmu_write_system(c, linear, &value, sizeof value);
 }
 
-// After a change of CR0, CR3, CR4, EFER or of a page table.
-void mmu_flush_all(CpuState& c);                    // global pages too
-void mmu_flush_non_global(CpuState& c);             // MOV to CR3
-void mmu_flush_page(CpuState& c, uint64_t linear);  // INVLPG
+// After a change of CR0, CR3, CR4, EFER or of a page table. Entries do not know whether they are global; flushing more than asked is
+// allowed (SDM vol. 3, 4.10.4.1).
+void mmu_flush_all(CpuState& c);                    // of all address spaces, and finds the one that CR3 and CR4 name
+void mmu_load_cr3(CpuState& c, bool keep);          // CR3 was loaded; keep: nothing of the address space has to be flushed
+void mmu_flush_page(CpuState& c, uint64_t linear);  // INVLPG: in all address spaces, for the page may be global
+void mmu_flush_pcid(CpuState& c, uint32_t pcid);    // INVPCID, single context
+void mmu_flush_page_pcid(CpuState& c, uint32_t pcid, uint64_t linear);  // INVPCID, individual address
+// A host page became code: what writes to it directly must not.
+void mmu_protect(CpuState& c, const uint8_t* host_page);
 // PAE: loads the four PDPTEs from CR3; false if a reserved bit is set in a present one (#GP for MOV CR).
 bool mmu_load_pdptes(CpuState& c, uint64_t cr3);
 

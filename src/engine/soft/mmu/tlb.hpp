@@ -1,4 +1,4 @@
-// The translation lookaside buffers of one vCPU.
+// The translation lookaside buffers of one vCPU: one for each address space used lately (PCID; SDM vol. 3, 4.10.1).
 //
 // A data entry answers for one 4 KiB page: host address = linear + addend if the tag of the access matches. Tags are
 // page-aligned linear addresses; an absent right has kNoTag, which no access can match. A page that holds translated code,
@@ -27,15 +27,36 @@ struct FetchEntry {
   uint64_t gpa;
 };
 
-struct Mmu {
+struct TlbSpace {
   static constexpr uint64_t kNoTag = 1;  // never page-aligned
   static constexpr uint32_t kEntries = 1024, kFetchEntries = 256;
+  static constexpr uint32_t kListed = 1024;
   TlbEntry tlb[kViewCount][kEntries];
   FetchEntry fetch[2][kFetchEntries];  // supervisor, user
-  const PhysicalMap* map;
-  uint64_t generation;    // counts flushes: what is remembered by linear address elsewhere goes stale with it
-  uint64_t large_filter;  // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all
+  uint64_t large_filter;               // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all of that gigabyte
+  uint64_t code_filter[16];            // bit (linear >> 12) & 1023: code was fetched from such a page
+  uint64_t generation;
+  uint32_t filled_count;           // beyond kListed: too many to list
+  uint16_t filled[kListed];        // what a flush has to empty: view * kEntries + i, behind those side * kFetchEntries + i
 };
+
+struct Mmu {
+  static constexpr uint64_t kNoTag = TlbSpace::kNoTag;
+  static constexpr uint32_t kEntries = TlbSpace::kEntries, kFetchEntries = TlbSpace::kFetchEntries;
+  TlbSpace space[kAddressSpaces];
+  uint16_t named[kAddressSpaces];     // PCID + 1; 0: never used, all zeros
+  uint64_t last_use[kAddressSpaces];  // by `uses`
+  uint64_t uses;
+  const PhysicalMap* map;
+  uint64_t generation;   // the current space's: changes when what is remembered by linear address elsewhere goes stale
+  uint64_t generations;  // given so far
+};
+
+inline uint32_t tlb_index(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & (TlbSpace::kEntries - 1); }
+// Of the current space and view.
+inline const TlbEntry& tlb_entry(const CpuState& c, uint64_t linear) {
+  return reinterpret_cast<const TlbEntry*>(c.tlb)[tlb_index(linear)];
+}
 
 // One page of code: the host page that the linear page of `linear` is backed by. Raises #PF; host is null when the page is not RAM.
 struct FetchPage {

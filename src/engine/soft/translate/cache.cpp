@@ -377,7 +377,8 @@ void protect(CodeCache& cache, const TranslateRequest& request) {
   }
   if (!fresh) return;
   request_flush_and_wait(quiesce_of(request.c), nullptr);
-  mmu_flush_all(*request.c);
+  mmu_protect(*request.c, page_of(request.host_pc));
+  if (request.second_page) mmu_protect(*request.c, request.second_page);
 }
 
 bool second_tier_runs(const CodeCache& cache, uint32_t k) {

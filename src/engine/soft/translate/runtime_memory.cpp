@@ -14,7 +14,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-uint32_t tlb_index(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & (Mmu::kEntries - 1); }
 
 [[noreturn]] void bad_address(CpuState& c, uint32_t size) { raise(c, size & kOperandStack ? kSs_ : kGp, 0); }
 
@@ -95,7 +94,7 @@ uint8_t& exclusive_byte(CpuState& c, uint32_t i) {
 extern "C" {
 
 uint64_t rt_read_pointer(CpuState* c, uint64_t linear, uint32_t size) {
-  const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(linear)];
+  const TlbEntry& entry = tlb_entry(*c, linear);
   // The last byte's page decides: if the operand leaves the entry's page, the tags differ.
   if (entry.read_tag == ((linear + (size & kOperandSize) - 1) & kPageMask)) [[likely]]
     return linear + entry.addend;
@@ -103,7 +102,7 @@ uint64_t rt_read_pointer(CpuState* c, uint64_t linear, uint32_t size) {
 }
 
 uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
-  const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(linear)];
+  const TlbEntry& entry = tlb_entry(*c, linear);
   if (entry.write_tag == ((linear + (size & kOperandSize) - 1) & kPageMask)) [[likely]]
     return linear + entry.addend;
   return pointer_slow(*c, linear, size, true);
@@ -112,7 +111,7 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
 uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
   const ResolveForm form = ResolveForm::unpack(packed);
   const auto known = [&](uint64_t at, uint64_t& addend) {
-    const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(at)];
+    const TlbEntry& entry = tlb_entry(*c, at);
     addend = entry.addend;
     return (form.write ? entry.write_tag : entry.read_tag) == (at & kPageMask);
   };
@@ -220,7 +219,7 @@ void rt_store(CpuState* c, uint64_t linear, uint32_t size, uint64_t value) {
 void rt_push(CpuState* c, uint64_t value, uint32_t size) {
   if (!code64(*c) || (c->key & (key::kSingleStep | key::kAlignmentCheck))) return push(*c, value, size);
   const uint64_t at = c->gpr[kRsp] - size;
-  const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(at)];
+  const TlbEntry& entry = tlb_entry(*c, at);
   if (size == 8 && entry.write_tag == ((at + 7) & kPageMask)) [[likely]] {
     *reinterpret_cast<uint64_t*>(at + entry.addend) = value;
     c->gpr[kRsp] = at;
@@ -241,7 +240,7 @@ void rt_drop(CpuState* c, uint32_t size) { set_rsp(*c, c->gpr[kRsp] + size); }
 uint64_t rt_pop(CpuState* c, uint32_t size) {
   if (size == 8 && !(c->key & (key::kSingleStep | key::kAlignmentCheck))) {  // 64-bit code only
     const uint64_t at = c->gpr[kRsp];
-    const TlbEntry& entry = c->mmu->tlb[c->view][tlb_index(at)];
+    const TlbEntry& entry = tlb_entry(*c, at);
     if (entry.read_tag == ((at + 7) & kPageMask)) [[likely]] {
       c->gpr[kRsp] = at + 8;
       return *reinterpret_cast<const uint64_t*>(at + entry.addend);
@@ -266,7 +265,7 @@ void rt_call(CpuState* c, uint64_t target, uint32_t operand_size) {
   const Stack stack = current_stack(*c);
   const uint64_t linear = stack_linear(*c, stack, saved - operand_size, operand_size);
   check_alignment(*c, linear, operand_size);
-  if (c->mmu->tlb[c->view][tlb_index(linear)].write_tag != ((linear + operand_size - 1) & kPageMask))
+  if (tlb_entry(*c, linear).write_tag != ((linear + operand_size - 1) & kPageMask))
     mmu_probe_write(*c, linear, operand_size, false);
   rt_jump(c, target, operand_size);
   rt_push(c, back, operand_size);

@@ -129,7 +129,7 @@ uint64_t run_fast(CpuState& c, const StringForm& form, uint64_t count) {
   // The same order of accesses as one element at a time: the source faults first.
   const uint8_t* source = nullptr;
   if (form.op == StringOp::Movs) {
-    const TlbEntry& entry = c.mmu->tlb[c.view][(from >> 12) & (Mmu::kEntries - 1)];
+    const TlbEntry& entry = tlb_entry(c, from);
     if (entry.read_tag == (from & kPageMask)) {
       source = reinterpret_cast<const uint8_t*>(from + entry.addend);
     } else {
@@ -139,7 +139,7 @@ uint64_t run_fast(CpuState& c, const StringForm& form, uint64_t count) {
     }
   }
   uint8_t* target;
-  const TlbEntry& entry = c.mmu->tlb[c.view][(to >> 12) & (Mmu::kEntries - 1)];
+  const TlbEntry& entry = tlb_entry(c, to);
   if (entry.write_tag == (to & kPageMask)) {
     target = reinterpret_cast<uint8_t*>(to + entry.addend);
   } else {

@@ -27,8 +27,6 @@ Result<VcpuMemoryPtr> create_vcpu_memory(VmContext& vm, uint32_t id) {
   cpu.code_cache = vm.code;
   cpu.code_index = &code_index(vm.code);
   cpu.self = &cpu;
-  cpu.tlb_views = memory->mmu.tlb;
-  cpu.tlb_view_size = sizeof memory->mmu.tlb[0];
   cpu.jump_table = &memory->jump_table;
   code_cache_attach(vm.code, cpu);
   memory->mmu.map = &vm.map;
