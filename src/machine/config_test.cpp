@@ -55,6 +55,14 @@ TEST(Config, VirtualClockNeedsTheSoftEngineAndOneVcpu) {
   expect_refused(config, "soft");
 }
 
+TEST(Config, AProfileNeedsTheSoftEngine) {
+  Config config = good();
+  config.profile = "report";
+  EXPECT_TRUE(validate(config));
+  config.engine = "kvm";
+  expect_refused(config, "soft");
+}
+
 const std::string kMeminfo =
     "MemTotal:        8388608 kB\nMemFree: 10 kB\nMemAvailable:    4194304 kB\nSwapTotal:       1048576 kB\nSwapFree:        1048576 kB\n";
 

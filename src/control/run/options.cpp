@@ -59,6 +59,8 @@ constexpr auto
                  [](Config& config, std::string_view value) { return set_text(config.name, value); }},
                 {"--debug-console", "", "null|file:PATH", "bytes that the guest writes to the ports 0xE9 and 0x402 (default null)", false,
                  [](Config& config, std::string_view value) { return set_text(config.debug_console, value); }},
+                {"--profile", "", "FILE", "engine soft: a report of where the guest's time goes, written at the end", false,
+                 [](Config& config, std::string_view value) { return set_text(config.profile, value); }},
                 {"--no-unpack", "", "", "let a bzImage unpack itself inside the guest", true,
                  [](Config& config, std::string_view) -> Result<> {
                    config.unpack_natively = false;

@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/soft/cpu/counter.hpp"
+
 struct kvm_run;
 
 namespace lodge::engine::soft {
@@ -257,11 +259,16 @@ struct alignas(64) CpuState {
   uint64_t scratch[4];                      // of translated code
   uint64_t group[kGroupSlots];              // addends that a look-up found for later accesses of the same block
 
+  uint64_t counter[kCounters];
+  Phase phase;
+
   // Scratch of translated code and helpers: operands spilled for a helper, and the bounce buffer, whose users keep the
   // guest address's alignment modulo 64.
   alignas(64) uint8_t operand[4][64];
   alignas(64) uint8_t bounce[64 + 4096];
 };
+
+inline void count(CpuState& c, Counter what) { ++c.counter[static_cast<uint32_t>(what)]; }
 
 // EFLAGS as PUSHF sees it, and its parts from such a value.
 inline uint32_t get_eflags(const CpuState& c) {

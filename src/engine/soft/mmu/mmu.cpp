@@ -59,6 +59,7 @@ uint32_t piece_size(uint32_t left) { return left < 8 ? left : 8; }
 }  // namespace
 
 DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
+  count(c, Counter::DataWalks);
   const WalkRequest request{.write = write, .user = view == kViewUser, .smap = view == kViewSupervisorSmap};
   const WalkResult result = walk(c, *c.mmu->map, linear, request, &c);
   if (!result.ok) raise_page_fault(c, linear, result.error_code);
@@ -94,6 +95,7 @@ FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   const auto index = static_cast<uint32_t>(linear >> 12) & (Mmu::kFetchEntries - 1);
   FetchEntry& entry = space.fetch[user][index];
   if (entry.tag == (linear & kPageMask)) return {entry.host, entry.slot, entry.gpa};
+  count(c, Counter::FetchWalks);
   const WalkResult result = walk(c, *c.mmu->map, linear, {.fetch = true, .user = user}, &c);
   if (!result.ok) raise_page_fault(c, linear, result.error_code);
   const uint64_t gpa = result.gpa & kPageMask;
@@ -234,6 +236,7 @@ void code_moved(CpuState& c, uint32_t index) {
 }
 
 void flush_space(CpuState& c, uint32_t index) {
+  count(c, Counter::TlbFlushes);
   TlbSpace& space = c.mmu->space[index];
   for_filled(
       space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry& entry) { entry.tag = Mmu::kNoTag; });
@@ -314,6 +317,7 @@ void mmu_flush_all(CpuState& c) {
 }
 
 void mmu_flush_page(CpuState& c, uint64_t linear) {
+  count(c, Counter::PageFlushes);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
     if (c.mmu->named[i]) flush_page(c, i, linear);
 }

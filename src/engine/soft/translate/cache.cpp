@@ -185,7 +185,8 @@ void drop(CodeCache& cache, Block* block) {
   if (block->second_page) forget_in_page(cache, block->second_page, block);
 }
 
-void invalidate_locked(CodeCache& cache, const uint8_t* host, uint64_t length) {
+// How many translations that were.
+uint64_t invalidate_locked(CodeCache& cache, const uint8_t* host, uint64_t length) {
   std::vector<Block*> dropped;
   const uint8_t* const last = host + length - 1;
   auto look_at = [&](const CodePage& page) {
@@ -202,12 +203,13 @@ void invalidate_locked(CodeCache& cache, const uint8_t* host, uint64_t length) {
       if (found != cache.pages.end()) look_at(found->second);
     }
   }
-  if (dropped.empty()) return;
+  if (dropped.empty()) return 0;
   std::ranges::sort(dropped);
   const auto [first, end] = std::ranges::unique(dropped);
   dropped.erase(first, end);
   for (Block* block : dropped) drop(cache, block);
   cache.index.generation.fetch_add(1);
+  return dropped.size();
 }
 
 // Everything goes. All vCPUs stand still.
@@ -242,7 +244,9 @@ void code_invalidate_all(CodeCache* cache, Quiesce& quiesce) {
 void invalidate_block(void* argument) {
   const auto& request = *static_cast<InvalidateRequest*>(argument);
   const OutsideGuest outside(request.c);
-  code_invalidate(request.c->code_cache, request.host, request.length);
+  CodeCache& cache = *request.c->code_cache;
+  const std::lock_guard lock(cache.mutex);
+  request.c->counter[static_cast<uint32_t>(Counter::Discarded)] += invalidate_locked(cache, request.host, request.length);
 }
 
 namespace {
@@ -381,6 +385,17 @@ void protect(CodeCache& cache, const TranslateRequest& request) {
   if (request.second_page) mmu_protect(*request.c, request.second_page);
 }
 
+class Translating {
+ public:
+  explicit Translating(CpuState& c) : c_(c) { c.phase = Phase::Translate; }
+  ~Translating() { c_.phase = Phase::Guest; }
+  Translating(const Translating&) = delete;
+  Translating& operator=(const Translating&) = delete;
+
+ private:
+  CpuState& c_;
+};
+
 bool second_tier_runs(const CodeCache& cache, uint32_t k) {
   constexpr uint32_t kFirstOnly = key::kSingleStep | key::kAlignmentCheck | kKeySingle | kKeySlow;
   return cache.options.second_tier && (k & key::kCode64) && !(k & kFirstOnly);
@@ -406,13 +421,17 @@ void translate_block(void* argument) {
   auto& request = *static_cast<TranslateRequest*>(argument);
   CodeCache& cache = *request.c->code_cache;
   request.outcome = TranslateRequest::kAgain;
+  const Translating translating(*request.c);
   const OutsideGuest outside(request.c);
   std::unique_lock lock(cache.mutex);
   if (cache.used + kLargestBlock > cache.size) {
     lock.unlock();
     const Exclusive alone(quiesce_of(request.c));
     lock.lock();
-    if (cache.used + kLargestBlock > cache.size) reset(cache, quiesce_of(request.c));
+    if (cache.used + kLargestBlock > cache.size) {
+      reset(cache, quiesce_of(request.c));
+      count(*request.c, Counter::Resets);
+    }
     return;
   }
   if (known(cache, request)) return;
@@ -430,6 +449,7 @@ void translate_block(void* argument) {
       built.length = code.length;
       built.count = code.count;
       insert(cache, request, built, nullptr, &code);
+      count(*request.c, Counter::Translations2);
       cache.used += (as.size() + 63) & ~uint64_t{63};
       return;
     }
@@ -440,6 +460,7 @@ void translate_block(void* argument) {
     return;
   }
   insert(cache, request, built, cache.executable + cache.used, nullptr);
+  count(*request.c, Counter::Translations1);
   cache.used += (as.size() + 63) & ~uint64_t{63};
 }
 

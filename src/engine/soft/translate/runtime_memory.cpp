@@ -109,6 +109,7 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
 }
 
 uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
+  count(*c, Counter::DataMisses);
   const ResolveForm form = ResolveForm::unpack(packed);
   const auto known = [&](uint64_t at, uint64_t& addend) {
     const TlbEntry& entry = tlb_entry(*c, at);

@@ -18,6 +18,7 @@
 namespace lodge::engine::soft {
 
 void code_written(CpuState& c, uint8_t* host, uint32_t length) {
+  count(c, Counter::CodeWrites);
   InvalidateRequest request{&c, host, length};
   soft_host_call(invalidate_block, &request);
   // The running block may be one of those: it looks at requests after each instruction that may write code.
@@ -56,6 +57,7 @@ void find_block(CpuState* cp, uint64_t argument) {
     return;
   }
   const uint8_t* const host_pc = page.host + (linear & (kPageSize - 1));
+  count(c, Counter::BlockLookups);
   CodeIndex& index = *c.code_index;
   const uint64_t generation = index.generation.load(std::memory_order_acquire);
   FetchPage second{};
@@ -124,6 +126,7 @@ struct Link {
 };
 
 void deliver_current(CpuState* c, uint64_t) {
+  count(*c, c->delivery == Delivery::Exception ? Counter::Exceptions : Counter::Interrupts);
   switch (c->delivery) {
     case Delivery::Exception: deliver_exception(*c, c->delivering); break;
     case Delivery::Interrupt: deliver_interrupt(*c, c->delivering.vector); break;
@@ -278,7 +281,10 @@ LoopExit loop(CpuState& c) {
   Link link;
   for (;;) {
     LoopExit exit;
-    if (c.request.load(std::memory_order_relaxed) && look_at_requests(c, exit)) return exit;
+    if (c.request.load(std::memory_order_relaxed)) {
+      count(c, Counter::Requests);
+      if (look_at_requests(c, exit)) return exit;
+    }
     const bool between = !c.replay->count && !slow_next;
     if ((c.events_waiting || c.halted) && between) {
       switch (look_at_events(c)) {
@@ -346,6 +352,7 @@ LoopExit loop(CpuState& c) {
     if (block->tier2) {
       if (link.chain && link.rip == c.rip && link.generation == c.code_index->generation.load(std::memory_order_acquire)) code_link(*c.code_index, link.chain, *block);
       link = {};
+      count(c, ungrouped_next ? Counter::Ungrouped : Counter::Tier2Runs);
       if (!ungrouped_next) enter_in_jump_table(c, *block);
       ungrouped_next = false;
       c.code_page = c.rip & kPageMask;
@@ -354,10 +361,12 @@ LoopExit loop(CpuState& c) {
       if (unwind == Unwind::None) [[likely]] {
         if (c.replay->count) replay_commit(c);
         if (c.chain) {
+          count(c, Counter::EdgeExits);
           link = {c.chain, c.rip, c.code_index->generation.load(std::memory_order_acquire)};
           c.chain = 0;
         }
         if (c.jump_missed) {
+          count(c, Counter::JumpMisses);
           c.jump_missed = 0;
           if (!canonical(c.rip)) {
             undo_jump(c);
@@ -380,6 +389,7 @@ LoopExit loop(CpuState& c) {
       }
       continue;
     }
+    count(c, key & kKeySlow ? Counter::SlowRuns : Counter::Tier1Runs);
     c.block_rip = c.rip;
     c.budget -= block->count;
     c.instructions += block->count;

@@ -137,6 +137,7 @@ RunResult SoftVcpu::exited(uint32_t reason) {
 Result<RunResult> SoftVcpu::run() {
   static thread_local const bool prepared = prepare_thread();
   static_cast<void>(prepared);
+  if (vm_->profile()) TRY(vm_->profile()->attach(cpu_));
   // immediate_exit is a kick that lasts for one call.
   const bool forced = memory_.run.immediate_exit != 0;
   if (forced) cpu_.request.fetch_or(kRequestKick);
@@ -162,11 +163,12 @@ Result<RunResult> SoftVcpu::enter_guest() {
     cpu_.request.fetch_or(kRequestEvent);
     if (vm_->virtual_clock()) timers_changed(context_);
     switch (run_guest(cpu_, memory_.xsave)) {
-      case LoopExit::Exit: return RunResult::Exit;
+      case LoopExit::Exit: count(cpu_, Counter::Exits); return RunResult::Exit;
       case LoopExit::Interrupted: return interrupted();
       case LoopExit::Shutdown: return exited(KVM_EXIT_SHUTDOWN);
       case LoopExit::Event: break;
       case LoopExit::Halted:
+        count(cpu_, Counter::Halts);
         if (context_.lapic) break;
         // Without an interrupt controller in the driver, waiting is the caller's part.
         cpu_.halted = false;

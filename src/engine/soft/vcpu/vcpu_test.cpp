@@ -13,6 +13,7 @@
 #include "engine/soft/irqchip/lapic.hpp"
 #include "engine/soft/translate/cache.hpp"
 #include "engine/soft/vcpu/hooks.hpp"
+#include "engine/soft/vcpu/host_faults.hpp"
 #include "engine/soft/vcpu/loop.hpp"
 
 namespace lodge::engine::soft {
@@ -45,6 +46,8 @@ void code_cache_destroy(CodeCache* cache) { delete cache; }
 void code_invalidate_all(CodeCache*, Quiesce&) {}
 void code_cache_attach(CodeCache*, CpuState&) {}
 void code_invalidate(CodeCache*, uint8_t* host, uint64_t length) { invalidated.push_back({host, length}); }
+const Block* block_at(const CodeIndex&, const uint8_t*) { return nullptr; }
+constinit thread_local CpuState* running_guest = nullptr;
 void code_written(CpuState&, uint8_t* host, uint32_t length) { invalidated.push_back({host, length}); }
 
 namespace {

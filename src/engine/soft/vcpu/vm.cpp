@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/prctl.h>
 
+#include "base/log.hpp"
 #include "engine/soft/irqchip/irqchip.hpp"
 #include "engine/soft/vcpu/event.hpp"
 #include "engine/soft/vcpu/tsc_frequency.hpp"
@@ -52,6 +53,7 @@ Result<std::shared_ptr<VmCore>> VmCore::create(const Options& options) {
     vm.clock.trace_every = options.state_trace_every;
     vm.clock.trace_next = options.state_trace_from;
   }
+  if (!options.profile.empty()) core->profile_ = TRY(Profile::create(options.profile));
   core->slots_ = std::make_unique<MemorySlots>(vm.map);
   return core;
 }
@@ -62,6 +64,9 @@ VmCore::~VmCore() {
     timer_thread_.join();
   }
   events_.reset();
+  if (profile_) {
+    if (const auto written = profile_->write(vcpus_); !written) log::error("{}", written.error().message);
+  }
   if (context_ && context_->code) code_cache_destroy(context_->code);
 }
 

@@ -16,6 +16,7 @@
 #include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/event_thread.hpp"
 #include "engine/soft/vcpu/memory_slots.hpp"
+#include "engine/soft/vcpu/profile.hpp"
 #include "engine/soft/vcpu/vcpu_memory.hpp"
 
 namespace lodge::engine::soft {
@@ -42,6 +43,8 @@ class VmCore {
   // KVM_SET_CLOCK for all vCPUs' pages.
   void set_kvmclock(uint64_t nanoseconds);
 
+  [[nodiscard]] Profile* profile() { return profile_.get(); }
+
   void raise_edge(uint32_t gsi);
   [[nodiscard]] Result<> watch_interrupt(int fd, uint32_t gsi);
   void unwatch_interrupt(int fd);
@@ -55,6 +58,7 @@ class VmCore {
 
   std::unique_ptr<VmContext> context_;
   Fd trace_;
+  std::unique_ptr<Profile> profile_;
   std::shared_mutex slots_mutex_;
   std::unique_ptr<MemorySlots> slots_;
   std::mutex vcpus_mutex_;
