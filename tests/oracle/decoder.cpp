@@ -7,14 +7,6 @@
 namespace lodge::oracle {
 namespace {
 
-bool host_is_amd() {
-  static const bool amd = [] {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && (ebx == signature_AMD_ebx || ebx == 0x6f677948 /* Hygon */);
-  }();
-  return amd;
-}
-
 ZydisDecoder make_decoder(Mode mode) {
   ZydisDecoder decoder;
   constexpr ZydisMachineMode kModes[] = {ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_MACHINE_MODE_LONG_64};
@@ -30,6 +22,8 @@ ZydisDecoder make_decoder(Mode mode) {
 
 const char* excluded_extension(const ZydisDecodedInstruction& info) {
   switch (info.meta.isa_set) {
+    case ZYDIS_ISA_SET_SSE4A:
+    case ZYDIS_ISA_SET_AMD3DNOW: return host_is_amd() ? nullptr : "an extension that only AMD's processors know";
     case ZYDIS_ISA_SET_ADOX_ADCX:
     case ZYDIS_ISA_SET_AES:
     case ZYDIS_ISA_SET_AMD:
@@ -82,7 +76,6 @@ const char* excluded_extension(const ZydisDecodedInstruction& info) {
     case ZYDIS_ISA_SET_SSE3X87:
     case ZYDIS_ISA_SET_SSE4:
     case ZYDIS_ISA_SET_SSE42:
-    case ZYDIS_ISA_SET_SSE4A:
     case ZYDIS_ISA_SET_SSEMXCSR:
     case ZYDIS_ISA_SET_SSE_PREFETCH:
     case ZYDIS_ISA_SET_SSSE3:
@@ -93,7 +86,6 @@ const char* excluded_extension(const ZydisDecodedInstruction& info) {
     case ZYDIS_ISA_SET_XOP:
     case ZYDIS_ISA_SET_TBM:
     case ZYDIS_ISA_SET_FMA4:
-    case ZYDIS_ISA_SET_AMD3DNOW:
     case ZYDIS_ISA_SET_XSAVE:
     case ZYDIS_ISA_SET_XSAVEC:
     case ZYDIS_ISA_SET_XSAVEOPT:
@@ -143,6 +135,8 @@ const char* excluded_form(Mode mode, const Instruction& i) {
 
 bool never_offered_set(ZydisISASet set) {
   switch (set) {
+    case ZYDIS_ISA_SET_SSE4A:
+    case ZYDIS_ISA_SET_AMD3DNOW: return !host_is_amd();
     case ZYDIS_ISA_SET_AMX_BF16:
     case ZYDIS_ISA_SET_AMX_INT8:
     case ZYDIS_ISA_SET_AMX_TILE:
@@ -263,6 +257,14 @@ uint64_t form_key(Mode mode, const Instruction& i) {
     mix(op.size);
   }
   return key;
+}
+
+bool host_is_amd() {
+  static const bool amd = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && (ebx == signature_AMD_ebx || ebx == 0x6f677948 /* Hygon */);
+  }();
+  return amd;
 }
 
 }  // namespace lodge::oracle

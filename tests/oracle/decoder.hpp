@@ -21,6 +21,9 @@ struct Instruction {
   [[nodiscard]] std::string_view mnemonic() const { return ZydisMnemonicGetString(info.mnemonic); }
 };
 
+// The processor that the tests run on, and whose vendor the guest has.
+[[nodiscard]] bool host_is_amd();
+
 [[nodiscard]] bool decode(Mode mode, std::span<const uint8_t> bytes, Instruction& out);
 [[nodiscard]] std::string disassemble(const Instruction& instruction, uint64_t address);
 

@@ -25,6 +25,12 @@ bool outside_limit(const SegmentRegister& s, uint64_t offset, uint32_t size) {
   return offset <= s.limit || last > top;
 }
 
+// An operand that goes on behind the last byte of a segment of 4 GiB: Intel's processors let it wrap (SDM vol. 3, 5.3: "implementation
+// specific").
+static bool wraps(const CpuState& c, const SegmentRegister& s) {
+  return c.intel_rules && s.limit == 0xffffffff && !((s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown);
+}
+
 uint64_t segment_linear(CpuState& c, uint32_t segment, uint64_t offset, uint32_t size, bool write) {
   const SegmentRegister& s = c.seg[segment];
   const Vector vector = segment == kSs ? kSs_ : kGp;
@@ -37,7 +43,7 @@ uint64_t segment_linear(CpuState& c, uint32_t segment, uint64_t offset, uint32_t
     return linear;
   }
   if (!real_or_v86(c) && !type_allows(s, write)) raise(c, vector, 0);
-  if (outside_limit(s, offset, size)) raise(c, vector, 0);
+  if (outside_limit(s, offset, size) && !wraps(c, s)) raise(c, vector, 0);
   return (s.base + offset) & 0xffffffff;
 }
 
@@ -61,7 +67,7 @@ uint64_t stack_linear(CpuState& c, const Stack& stack, uint64_t offset, uint32_t
   }
   offset &= width_mask(stack.width);
   if (!real_or_v86(c) && !(stack.ss.attributes & attr::kPresent)) raise(c, kSs_, stack.error_code);
-  if (outside_limit(stack.ss, offset, size)) raise(c, kSs_, stack.error_code);
+  if (outside_limit(stack.ss, offset, size) && !wraps(c, stack.ss)) raise(c, kSs_, stack.error_code);
   return (stack.ss.base + offset) & 0xffffffff;
 }
 
@@ -71,10 +77,16 @@ void check_alignment(CpuState& c, uint64_t linear, uint32_t size) {
 
 uint64_t stack_peek(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size) {
   uint64_t value = 0;
+  // As for other operands (translate/runtime_memory.cpp): the alignment first where the operand begins at a canonical address.
+  if (stack.width == 8 && !stack.system && c.intel_rules && canonical(stack.rsp + depth)) check_alignment(c, stack.rsp + depth, size);
   const uint64_t linear = stack_linear(c, stack, stack.rsp + depth, size);
   if (!stack.system) check_alignment(c, linear, size);
   mmu_read(c, linear, &value, size);
   return value;
+}
+
+uint32_t stack_peek_selector(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size) {
+  return static_cast<uint16_t>(stack_peek(c, stack, depth, c.intel_rules ? 2 : size));
 }
 
 uint64_t write_frame(CpuState& c, const Stack& stack, const Frame& frame) {
@@ -105,7 +117,9 @@ uint64_t write_frame(CpuState& c, const Stack& stack, const Frame& frame) {
 
 void push(CpuState& c, uint64_t value, uint32_t size) {
   const Stack stack = current_stack(c);
-  const uint64_t linear = stack_linear(c, stack, stack.rsp - size, size);
+  const uint64_t at = stack.rsp - size;
+  if (stack.width == 8 && c.intel_rules && canonical(at)) check_alignment(c, at, size);
+  const uint64_t linear = stack_linear(c, stack, at, size);
   check_alignment(c, linear, size);
   mmu_write(c, linear, &value, size);
   set_rsp(c, stack.rsp - size);

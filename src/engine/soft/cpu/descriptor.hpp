@@ -99,6 +99,8 @@ Stack inner_stack(CpuState& c, uint32_t cpl, uint32_t ist, uint32_t ext);
 uint64_t stack_linear(CpuState& c, const Stack& stack, uint64_t offset, uint32_t size);
 // The item `depth` bytes above the top of the current stack.
 uint64_t stack_peek(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size);
+// The selector in a slot of `size` bytes: Intel's processors read its two bytes only.
+uint32_t stack_peek_selector(CpuState& c, const Stack& stack, uint32_t depth, uint32_t size);
 // The stack pointer register after it took `value`, in the stack's width.
 uint64_t merge_rsp(uint64_t old, uint64_t value, uint32_t width);
 

@@ -74,6 +74,11 @@ SegmentRegister direct_code_segment(CpuState& c, uint32_t selector, Descriptor& 
   return make_segment(selector, d);
 }
 
+// An offset of 64 bits into code that is not 64-bit code: Intel's processors take its low half.
+uint64_t offset_for(const CpuState& c, const SegmentRegister& cs, uint64_t offset) {
+  return c.intel_rules && !(cs.attributes & attr::kL) ? offset & 0xffffffff : offset;
+}
+
 // What a call gate leads to.
 struct GateTarget {
   SegmentRegister cs;
@@ -167,6 +172,7 @@ void sys_far_jump(CpuState* cpu, uint32_t selector, uint64_t offset, uint32_t op
   Descriptor d = need_descriptor(c, selector, kGp);
   if (d.code()) {
     const SegmentRegister cs = direct_code_segment(c, selector, d);
+    offset = offset_for(c, cs, offset);
     check_entry(c, cs, offset);
     enter_code(c, cs, c.cpl, offset);
   } else if (!d.segment() && is_call_gate(c, d.type())) {
@@ -202,6 +208,7 @@ void sys_far_call(CpuState* cpu, uint32_t selector, uint64_t offset, uint32_t op
   Descriptor d = need_descriptor(c, selector, kGp);
   if (d.code()) {
     const SegmentRegister cs = direct_code_segment(c, selector, d);
+    offset = offset_for(c, cs, offset);
     check_entry(c, cs, offset);
     call_same(c, cs, offset, operand_size);
   } else if (!d.segment() && is_call_gate(c, d.type())) {
@@ -222,8 +229,8 @@ void sys_far_return(CpuState* cpu, uint32_t operand_size, uint32_t extra_pop) {
   CpuState& c = *cpu;
   const Stack stack = current_stack(c);
   // Which of two faults comes first is the processor's choice; AMD's look at the selector first.
-  const uint32_t selector = static_cast<uint16_t>(stack_peek(c, stack, operand_size, operand_size));
-  const uint64_t rip = stack_peek(c, stack, 0, operand_size);
+  const uint32_t selector = stack_peek_selector(c, stack, operand_size, operand_size);
+  uint64_t rip = stack_peek(c, stack, 0, operand_size);
   if (real_or_v86(c)) {
     far_real(c, selector, rip);
     set_rsp(c, stack.rsp + 2 * operand_size + extra_pop);
@@ -231,13 +238,14 @@ void sys_far_return(CpuState* cpu, uint32_t operand_size, uint32_t extra_pop) {
     return;
   }
   const SegmentRegister cs = return_code_segment(c, selector);
+  rip = offset_for(c, cs, rip);
   check_entry(c, cs, rip);
   if ((selector & 3) == c.cpl) {
     c.gpr[kRsp] = merge_rsp(stack.rsp, stack.rsp + 2 * operand_size + extra_pop, stack.width);
     enter_code(c, cs, c.cpl, rip);
   } else {
     const uint64_t rsp = stack_peek(c, stack, 2 * operand_size + extra_pop, operand_size);
-    const uint32_t ss_selector = static_cast<uint16_t>(stack_peek(c, stack, 3 * operand_size + extra_pop, operand_size));
+    const uint32_t ss_selector = stack_peek_selector(c, stack, 3 * operand_size + extra_pop, operand_size);
     const SegmentRegister ss = return_stack_segment(c, ss_selector, cs);
     enter_stack(c, ss, cs, rsp + extra_pop);
     enter_code(c, cs, selector & 3, rip);
@@ -265,7 +273,7 @@ void return_flags(CpuState& c, uint64_t value, uint32_t operand_size, uint32_t c
 void iret_real(CpuState& c, uint32_t operand_size) {
   const Stack stack = current_stack(c);
   const uint64_t rip = stack_peek(c, stack, 0, operand_size);
-  const uint32_t selector = static_cast<uint16_t>(stack_peek(c, stack, operand_size, operand_size));
+  const uint32_t selector = stack_peek_selector(c, stack, operand_size, operand_size);
   const uint32_t flags = static_cast<uint32_t>(stack_peek(c, stack, 2 * operand_size, operand_size));
   far_real(c, selector, rip);
   set_rsp(c, stack.rsp + 3 * operand_size);
@@ -278,7 +286,7 @@ void iret_v86(CpuState& c, uint32_t operand_size) {
   if (virtual_if && !((c.cr4 & cr4::kVme) && operand_size == 2)) raise(c, kGp, 0);
   const Stack stack = current_stack(c);
   const uint64_t rip = stack_peek(c, stack, 0, operand_size);
-  const uint32_t selector = static_cast<uint16_t>(stack_peek(c, stack, operand_size, operand_size));
+  const uint32_t selector = stack_peek_selector(c, stack, operand_size, operand_size);
   const uint32_t flags = static_cast<uint32_t>(stack_peek(c, stack, 2 * operand_size, operand_size));
   if (virtual_if && ((flags & eflags::kTf) || ((flags & eflags::kIf) && (c.eflags_system & eflags::kVip)))) raise(c, kGp, 0);
   far_real(c, selector, rip);
@@ -316,17 +324,18 @@ void iret_protected(CpuState& c, uint32_t operand_size) {
   }
   const Stack stack = current_stack(c);
   const uint64_t flags = stack_peek(c, stack, 2 * operand_size, operand_size);  // from the top down, as with a far RET
-  const uint32_t selector = static_cast<uint16_t>(stack_peek(c, stack, operand_size, operand_size));
-  const uint64_t rip = stack_peek(c, stack, 0, operand_size);
+  const uint32_t selector = stack_peek_selector(c, stack, operand_size, operand_size);
+  uint64_t rip = stack_peek(c, stack, 0, operand_size);
   if (operand_size == 4 && (flags & eflags::kVm) && c.cpl == 0 && !long_mode(c)) {
     iret_to_v86(c, stack, rip, selector, static_cast<uint32_t>(flags));
     return;
   }
   const SegmentRegister cs = return_code_segment(c, selector);
+  rip = offset_for(c, cs, rip);
   const uint32_t old_cpl = c.cpl, rpl = selector & 3;
   if (code64(c) || rpl != old_cpl) {
     const uint64_t rsp = stack_peek(c, stack, 3 * operand_size, operand_size);
-    const uint32_t ss_selector = static_cast<uint16_t>(stack_peek(c, stack, 4 * operand_size, operand_size));
+    const uint32_t ss_selector = stack_peek_selector(c, stack, 4 * operand_size, operand_size);
     const SegmentRegister ss = return_stack_segment(c, ss_selector, cs);
     check_entry(c, cs, rip);
     enter_stack(c, ss, cs, rsp);

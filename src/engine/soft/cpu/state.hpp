@@ -237,7 +237,8 @@ struct alignas(64) CpuState {
   uint16_t x87_opcode;
   // Opcode and operand of the last x87 instruction, which become those above when the processor's rules let them (x87_settle).
   uint16_t x87_last_opcode;
-  uint16_t x87_rules, reserved3;
+  uint16_t x87_rules;
+  uint16_t intel_rules;  // 1: what the manuals leave open goes as on Intel's processors, not as on AMD's (the host's vendor)
   uint64_t x87_last_dp, x87_last_dp_ip;
 
   // --- the block translator's (translate/tier2.hpp)

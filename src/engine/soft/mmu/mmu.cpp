@@ -156,7 +156,8 @@ template <typename PageOperation>
 void by_page(CpuState& c, uint64_t linear, uint32_t size, PageOperation operation) {
   uint32_t done = 0;
   while (done < size) {
-    const uint64_t at = (linear + done) & (long_mode(c) ? ~uint64_t{0} : 0xffffffffu);
+    // Behind the last byte of 4 GiB code that is not 64-bit code comes the first.
+    const uint64_t at = (linear + done) & (long_mode(c) && (code64(c) || linear >> 32) ? ~uint64_t{0} : 0xffffffffu);
     const uint32_t room = room_in_page(at);
     const uint32_t part = size - done < room ? size - done : room;
     operation(at, done, part);

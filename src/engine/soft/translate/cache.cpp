@@ -116,6 +116,7 @@ void code_cache_attach(CodeCache* cache, CpuState& c) {
   c.jump_miss = executable(cache->thunks.miss);
   jump_table_clear(c);
   c.x87_rules = host_x87_rules();
+  c.intel_rules = !host_is_amd();
 }
 
 namespace {

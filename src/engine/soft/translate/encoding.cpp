@@ -74,14 +74,14 @@ bool needs_alignment(const Instruction& in, uint32_t bytes) {
     case ZYDIS_MNEMONIC_PCMPESTRM:
     case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM: return false;
-    // SHA takes any alignment on AMD's processors; where it does not, the host's own check comes with the copy.
+    // SHA takes any alignment on AMD's processors.
     case ZYDIS_MNEMONIC_SHA1MSG1:
     case ZYDIS_MNEMONIC_SHA1MSG2:
     case ZYDIS_MNEMONIC_SHA1NEXTE:
     case ZYDIS_MNEMONIC_SHA1RNDS4:
     case ZYDIS_MNEMONIC_SHA256MSG1:
     case ZYDIS_MNEMONIC_SHA256MSG2:
-    case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
+    case ZYDIS_MNEMONIC_SHA256RNDS2: return !host_is_amd();
     default: return in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   }
 }

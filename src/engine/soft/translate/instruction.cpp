@@ -96,6 +96,7 @@ DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instru
 
 bool offered(const Instruction& instruction) {
   const ZydisISASet set = instruction.decoded.meta.isa_set;
+  if (set == ZYDIS_ISA_SET_SSE4A) return host_is_amd();
   return std::ranges::find(kOffered, set) != kOffered.end();
 }
 

@@ -52,6 +52,8 @@ void rt_check_alignment(CpuState* c, uint64_t linear, uint32_t size);
 uint64_t rt_load(CpuState* c, uint64_t linear, uint32_t size);  // zero-extended
 void rt_store(CpuState* c, uint64_t linear, uint32_t size, uint64_t value);
 void rt_push(CpuState* c, uint64_t value, uint32_t size);
+void rt_push_selector(CpuState* c, uint64_t value, uint32_t size);  // a segment register
+uint64_t rt_peek_selector(CpuState* c, uint32_t size);
 uint64_t rt_peek(CpuState* c, uint32_t size);  // the value at the top of the stack
 void rt_drop(CpuState* c, uint32_t size);      // RSP += size in the stack's width
 uint64_t rt_pop(CpuState* c, uint32_t size);

@@ -26,10 +26,20 @@ bool misaligned(uint64_t linear, uint32_t size) {
   return !(mxcsr & kMisalignedMode);
 }
 
+// #AC: natural alignment, that of eight bytes for ten-byte operands and of 16 for vectors of 32. Called with key::kAlignmentCheck set.
+void check_operand_alignment(CpuState& c, uint64_t linear, uint32_t size) {
+  const uint32_t bytes = size & kOperandSize;
+  if (bytes >= 16 && c.intel_rules) return;  // Intel's processors check no vector operand
+  const uint32_t alignment = bytes == 10 ? 8 : bytes == 32 ? 16 : bytes & (0 - bytes);
+  if (linear & (alignment - 1)) raise(c, kAc, 0);
+}
+
 // 64-bit code: canonical first and last byte. Elsewhere segments were checked when they are not flat; a flat one ends at 4 GiB.
 void check_address(CpuState& c, uint64_t linear, uint32_t size) {
   const uint64_t last = linear + (size & kOperandSize) - 1;
-  const bool good = code64(c) ? canonical(linear) && canonical(last) : last <= 0xffffffff || (size & kOperandChecked);
+  // Intel's processors check the alignment first where the operand begins at a canonical address.
+  if (c.intel_rules && (c.key & key::kAlignmentCheck) && canonical(linear)) check_operand_alignment(c, linear, size);
+  const bool good = code64(c) ? canonical(linear) && canonical(last) : last <= 0xffffffff || (size & kOperandChecked) || c.intel_rules;
   if (good) return;
   if (misaligned(linear, size)) raise(c, kGp, 0);  // comes before what might be #SS
   bad_address(c, size);
@@ -37,14 +47,6 @@ void check_address(CpuState& c, uint64_t linear, uint32_t size) {
 
 void check_natural_alignment(CpuState& c, uint64_t linear, uint32_t size) {
   if (misaligned(linear, size)) raise(c, kGp, 0);
-}
-
-// #AC: natural alignment, that of eight bytes for ten-byte operands and of 16 for vectors of 32. Called with key::kAlignmentCheck set.
-void check_operand_alignment(CpuState& c, uint64_t linear, uint32_t size) {
-  const uint32_t bytes = size & kOperandSize;
-  if (bytes >= 16 && !vendor_is_amd(c)) return;  // Intel's processors check no vector operand
-  const uint32_t alignment = bytes == 10 ? 8 : bytes == 32 ? 16 : bytes & (0 - bytes);
-  if (linear & (alignment - 1)) raise(c, kAc, 0);
 }
 
 bool in_one_page(uint64_t linear, uint32_t bytes) { return (linear & (kPageSize - 1)) + bytes <= kPageSize; }
@@ -227,6 +229,22 @@ void rt_push(CpuState* c, uint64_t value, uint32_t size) {
     return;
   }
   push(*c, value, size);
+}
+
+// Intel's processors write a selector's two bytes only, unless the slot has eight (SDM vol. 2B, PUSH).
+void rt_push_selector(CpuState* c, uint64_t value, uint32_t size) {
+  if (!c->intel_rules || size != 4) return rt_push(c, value, size);
+  const Stack stack = current_stack(*c);
+  const uint64_t linear = stack_linear(*c, stack, stack.rsp - size, 2);
+  check_alignment(*c, linear, 2);
+  if (c->key & key::kSingleStep) debug_note_access(*c, linear, 2, true);
+  mmu_write(*c, linear, &value, 2);
+  set_rsp(*c, stack.rsp - size);
+}
+
+uint64_t rt_peek_selector(CpuState* c, uint32_t size) {
+  const Stack stack = current_stack(*c);
+  return stack_peek_selector(*c, stack, 0, size);
 }
 
 uint64_t rt_peek(CpuState* c, uint32_t size) {

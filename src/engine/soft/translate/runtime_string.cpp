@@ -42,6 +42,15 @@ void set_accumulator(CpuState& c, uint64_t value, uint32_t size) {
     c.gpr[kRax] = (c.gpr[kRax] & ~width_mask(size)) | (value & width_mask(size));
 }
 
+// As for other operands (runtime_memory.cpp): Intel's processors check the alignment first where the operand begins at a canonical address.
+uint64_t element_linear(CpuState& c, uint32_t segment, uint64_t offset, uint32_t size, bool write) {
+  if (c.intel_rules && code64(c)) {
+    const uint64_t linear = offset + (segment == kFs || segment == kGs ? c.seg[segment].base : 0);
+    if (canonical(linear)) check_alignment(c, linear, size);
+  }
+  return segment_linear(c, segment, offset, size, write);
+}
+
 // One iteration; registers other than RCX are updated here.
 void iterate(CpuState& c, const StringForm& form) {
   const uint32_t size = form.element, width = form.address_width;
@@ -51,26 +60,26 @@ void iterate(CpuState& c, const StringForm& form) {
   auto advance = [&](Gpr r) { set_register(c, r, c.gpr[r] + step, width); };
   switch (form.op) {
     case StringOp::Movs: {
-      const uint64_t value = load_element(c, segment_linear(c, form.segment, source, size, false), size);
-      store_element(c, segment_linear(c, kEs, destination, size, true), size, value);
+      const uint64_t value = load_element(c, element_linear(c, form.segment, source, size, false), size);
+      store_element(c, element_linear(c, kEs, destination, size, true), size, value);
       advance(kRsi);
       advance(kRdi);
       break;
     }
     case StringOp::Stos:
-      store_element(c, segment_linear(c, kEs, destination, size, true), size, accumulator(c, size));
+      store_element(c, element_linear(c, kEs, destination, size, true), size, accumulator(c, size));
       advance(kRdi);
       break;
     case StringOp::Lods:
-      set_accumulator(c, load_element(c, segment_linear(c, form.segment, source, size, false), size), size);
+      set_accumulator(c, load_element(c, element_linear(c, form.segment, source, size, false), size), size);
       advance(kRsi);
       break;
     case StringOp::Cmps: {
       // When both fault, the processors at hand report the one at ES:[rDI]; REPE CMPSB, which has a fast path there, the other one.
-      const bool source_first = form.repeat == 1 && size == 1;
-      const auto load_source = [&] { return load_element(c, segment_linear(c, form.segment, source, size, false), size); };
+      const bool source_first = !c.intel_rules && form.repeat == 1 && size == 1;
+      const auto load_source = [&] { return load_element(c, element_linear(c, form.segment, source, size, false), size); };
       uint64_t a = source_first ? load_source() : 0;
-      const uint64_t b = load_element(c, segment_linear(c, kEs, destination, size, false), size);
+      const uint64_t b = load_element(c, element_linear(c, kEs, destination, size, false), size);
       if (!source_first) a = load_source();
       compare(c, a, b, size);
       advance(kRsi);
@@ -78,14 +87,14 @@ void iterate(CpuState& c, const StringForm& form) {
       break;
     }
     case StringOp::Scas: {
-      const uint64_t b = load_element(c, segment_linear(c, kEs, destination, size, false), size);
+      const uint64_t b = load_element(c, element_linear(c, kEs, destination, size, false), size);
       compare(c, accumulator(c, size), b, size);
       advance(kRdi);
       break;
     }
     case StringOp::Ins: {
       const uint16_t port = static_cast<uint16_t>(c.gpr[kRdx]);
-      const uint64_t to = segment_linear(c, kEs, destination, size, true);
+      const uint64_t to = element_linear(c, kEs, destination, size, true);
       mmu_probe_write(c, to, size, false);  // the port is not read when the store would fault
       store_element(c, to, size, replay_port_read(c, port, size));
       advance(kRdi);
@@ -93,7 +102,7 @@ void iterate(CpuState& c, const StringForm& form) {
     }
     case StringOp::Outs: {
       const uint16_t port = static_cast<uint16_t>(c.gpr[kRdx]);
-      const uint64_t value = load_element(c, segment_linear(c, form.segment, source, size, false), size);
+      const uint64_t value = load_element(c, element_linear(c, form.segment, source, size, false), size);
       replay_port_write(c, port, size, static_cast<uint32_t>(value));
       advance(kRsi);
       break;
@@ -180,9 +189,16 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     return;
   }
   const uint64_t mask = width_mask(form.address_width);
+  // Intel's processors take the upper halves away before the first iteration, that of a count of zero too.
+  if (form.address_width == 4 && code64(*c) && c->intel_rules) {
+    c->gpr[kRcx] &= mask;
+    if (form.op == StringOp::Movs) c->gpr[kRsi] &= mask;
+    if (form.op == StringOp::Movs || form.op == StringOp::Stos) c->gpr[kRdi] &= mask;
+  }
   const bool runs = (form.op == StringOp::Movs || form.op == StringOp::Stos) && !(c->eflags_system & eflags::kDf) &&
                     !(c->key & (key::kSingleStep | key::kAlignmentCheck));
   const bool compares = form.op == StringOp::Cmps || form.op == StringOp::Scas;
+  const uint8_t flags_low = c->flags_low, flags_of = c->flags_of;
   uint32_t elements = 0;  // one at a time since the last look at requests
   for (;;) {
     const uint64_t count = c->gpr[kRcx] & mask;
@@ -204,6 +220,13 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     // An interrupt or a kick between two iterations: the instruction starts again where it is.
     // One that has been outside for an access looks each time: run() with immediate_exit completes just the pending element.
     const bool stop = c->key & key::kSingleStep || c->guest_debug_step;
+    if ((c->key & key::kSingleStep) && c->intel_rules) {
+      // A trap between iterations: RF is set in its frame (SDM vol. 3, 18.3.1.1), and comparisons have set no flags yet.
+      c->eflags_system |= eflags::kRf;
+      c->rf_loaded = true;
+      c->flags_low = flags_low;
+      c->flags_of = flags_of;
+    }
     if (stop || ((exited || elements >= 1024) && c->request.load(std::memory_order_relaxed))) {
       c->next_rip = c->rip;
       ++c->budget;  // it has not completed: whenever requests come, it counts once

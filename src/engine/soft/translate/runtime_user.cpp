@@ -218,6 +218,17 @@ GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
   if (end != Unwind::None && end != Unwind::Exception) unwind_to_loop(*c, end);  // nothing is committed
   if (end == Unwind::Exception) {
     for (uint32_t i = 0; i < g.at * size; ++i) c->operand[2][i] = 0;
+    // Intel's processors leave what a comparison would have made of the rest of the vector.
+    const uint32_t vector = g.form.count * (size < g.form.index_size ? g.form.index_size : size);
+    for (uint32_t i = 0; c->intel_rules && i < 32; i += size) {
+      const uint8_t value = i < vector && (c->operand[2][i + size - 1] & 0x80) ? 0xff : 0;
+      for (uint32_t byte = i; byte < i + size; ++byte) c->operand[2][byte] = value;
+    }
+    for (uint32_t i = vector; g.gathered && c->intel_rules && i < 32; ++i) c->operand[0][i] = 0;
+    if (g.gathered && c->intel_rules && (c->key & key::kSingleStep)) {  // as between the iterations of a string instruction
+      c->eflags_system |= eflags::kRf;
+      c->rf_loaded = true;
+    }
     return g.gathered ? GatherEnd::Again : GatherEnd::Fault;
   }
   for (uint32_t i = g.form.count * size; i < 32; ++i) c->operand[0][i] = 0;

@@ -66,14 +66,14 @@ void put_pointers(CpuState& c, uint8_t* area, bool wide) {
   }
 }
 
-// The processor keeps as many bits of the pointers as linear addresses can have, with 5-level paging.
+// The processor keeps as many bits of the pointers as linear addresses can have, with 5-level paging; Intel's all of the operand's.
 uint64_t sign_extend57(uint64_t value) { return static_cast<uint64_t>(static_cast<int64_t>(value << 7) >> 7); }
 
 void take_pointers(CpuState& c, const uint8_t* area, bool wide) {
   c.x87_opcode = get<uint16_t>(area + 6) & 0x7ff;
   if (wide) {
     c.x87_ip = sign_extend57(get<uint64_t>(area + 8));
-    c.x87_dp = sign_extend57(get<uint64_t>(area + 16));
+    c.x87_dp = c.intel_rules ? get<uint64_t>(area + 16) : sign_extend57(get<uint64_t>(area + 16));
   } else {
     c.x87_ip = get<uint32_t>(area + 8);
     c.x87_dp = get<uint32_t>(area + 16);

@@ -208,10 +208,11 @@ bool Tier1::unavailable(const Instruction& in) {
     if (condition) emit_raise(what);
     return condition;
   };
-  // No 64-bit element goes to or from a general register outside 64-bit code; the other instructions ignore VEX.W there.
+  // No 64-bit element goes to or from a general register outside 64-bit code: AMD's processors see no instruction then, Intel's ignore
+  // VEX.W, as all do with the other instructions.
   const bool element64 =
       m == ZYDIS_MNEMONIC_VPEXTRD || m == ZYDIS_MNEMONIC_VPEXTRQ || m == ZYDIS_MNEMONIC_VPINSRD || m == ZYDIS_MNEMONIC_VPINSRQ;
-  if (raise_if(element64 && !code64() && in.decoded.raw.vex.W, kUd)) return true;
+  if (raise_if(element64 && !code64() && in.decoded.raw.vex.W && host_is_amd(), kUd)) return true;
   if (m == ZYDIS_MNEMONIC_FWAIT) return raise_if(key_ & key::kWaitNm, kNm);
   if (x87) return raise_if(key_ & key::kX87Nm, kNm);
   if (xsave && m != ZYDIS_MNEMONIC_XGETBV && m != ZYDIS_MNEMONIC_XSETBV) {

@@ -38,6 +38,8 @@ Tier1::MemoryUse Tier1::memory_use(const Instruction& in) const {
     if (operand.actions & ZYDIS_OPERAND_ACTION_CONDWRITE) use.read = use.write = true;
   }
   if (!use.operand) return use;
+  // Into a 16-bit register: Intel's processors read no more than that (SDM vol. 2B, MOVSXD).
+  if (in.mnemonic() == ZYDIS_MNEMONIC_MOVSXD && in.decoded.operand_width == 16 && !host_is_amd()) use.size = 2;
   // With an unmasked exception x87 stores write nothing (SDM vol. 1, 8.5): the bounce buffer must hold what stays.
   if (slow_ && use.write && is_x87(in)) use.read = true;
   if (needs_alignment(in, use.size)) use.size |= kOperandAligned;
@@ -64,6 +66,9 @@ void Tier1::copied_bytes(const Instruction& in, Host memory, Host stack_alias, b
       index_high = !raw.vex.X;
       base_high = !raw.vex.B;
     } else {
+      const ZydisMnemonic m = in.mnemonic();
+      if (m == ZYDIS_MNEMONIC_VPEXTRD || m == ZYDIS_MNEMONIC_VPEXTRQ || m == ZYDIS_MNEMONIC_VPINSRD || m == ZYDIS_MNEMONIC_VPINSRQ)
+        rex_w = false;  // ignored there, but not in the host's code
       vvvv &= 7;
     }
   } else if (in.decoded.attributes & ZYDIS_ATTRIB_HAS_REX) {

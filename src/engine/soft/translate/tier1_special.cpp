@@ -153,16 +153,19 @@ Tier1::Flow Tier1::push_pop(const Instruction& in) {
   };
   switch (in.mnemonic()) {
     case ZYDIS_MNEMONIC_PUSH:
-      if (is_register_of(operand, ZYDIS_REGCLASS_SEGMENT))
-        as_.load(hRax, selector_offset(segment_index(operand.reg.value)), 2);
-      else
-        read_operand(in, operand);
+      if (is_register_of(operand, ZYDIS_REGCLASS_SEGMENT)) {
+        as_.load(hRsi, selector_offset(segment_index(operand.reg.value)), 2);
+        as_.move_imm(hRdx, size);
+        call(rt_push_selector);
+        return advance_and_check(in);
+      }
+      read_operand(in, operand);
       push();
       return advance_and_check(in);
     case ZYDIS_MNEMONIC_POP:
       if (is_register_of(operand, ZYDIS_REGCLASS_SEGMENT)) {
         set_next_rip(in);
-        with_size(rt_peek);
+        with_size(rt_peek_selector);
         as_.move_imm(hRsi, segment_index(operand.reg.value));
         as_.zero_extend(hRax, 2);
         as_.move(hRdx, hRax);
@@ -488,7 +491,7 @@ bool Tier1::special(const Instruction& in, Flow& flow) {
       advance(in);
       return true;
     case ZYDIS_MNEMONIC_PAUSE:
-      if (in.decoded.raw.rex.B) {  // REX.B makes it XCHG with R8 (SDM vol. 2B, NOP)
+      if (in.decoded.raw.rex.B && host_is_amd()) {  // with REX.B AMD's processors take it for XCHG with R8
         exchange_rax_r8(in);
         return true;
       }

@@ -165,7 +165,7 @@ void Tier2::classify(Item& item) const {
       if (in.decoded.operand_width >= 32 && !in.locked()) item.kind = Kind::Lea;
       return;
     case ZYDIS_MNEMONIC_PAUSE:
-      if (!in.decoded.raw.rex.B) item.kind = Kind::Pause;
+      if (!in.decoded.raw.rex.B || !host_is_amd()) item.kind = Kind::Pause;
       return;
     case ZYDIS_MNEMONIC_FNINIT: return;
     default: break;
