@@ -362,6 +362,11 @@ void sys_iret(CpuState* cpu, uint32_t operand_size) {
     iret_protected(c, operand_size);
   c.rf_loaded = (c.eflags_system & eflags::kRf) != 0;
   mode_changed(c);
+  // RF guards the next instruction from its breakpoint; where none can be hit it need not outlive this one.
+  if (c.rf_loaded && !(c.key & key::kSingleStep)) {
+    c.eflags_system &= ~eflags::kRf;
+    c.rf_loaded = false;
+  }
 }
 
 // --- fast system calls

@@ -52,30 +52,33 @@ void mode_changed(CpuState& c) {
   if ((c.eflags_system & eflags::kTf) || debug_armed(c)) k |= key::kSingleStep;
   c.view = data_view(c);
   c.tlb = c.tlb_views + c.view * c.tlb_view_size;
-  if (c.key == k && c.jump_salt) return;
+  if (c.key == k && c.jump_numbers) return;
   c.key = k;
   jump_context_changed(c);
 }
 
 void jump_context_changed(CpuState& c) {
-  for (const JumpContext& known : c.jump_context[c.address_space]) {
-    if (known.key != c.key || !known.salt) continue;
-    c.jump_salt = known.salt;
+  const bool user = c.key & key::kUser;
+  const uint32_t row = c.global_code && !user ? kAddressSpaces : c.address_space;
+  c.jump_index = user ? c.address_space * 0x1d3b & 0xffff : 0;
+  for (const JumpContext& known : c.jump_context[row]) {
+    if (known.key != c.key || !known.number) continue;
+    c.jump_salt = known.number ^ c.jump_index;
     return;
   }
-  if (c.jump_salts == 0xffff) {  // all given: none of the old ones may match any more
-    c.jump_salts = 0;
-    for (uint32_t space = 0; space < kAddressSpaces; ++space) jump_contexts_drop(c, space);
+  if (c.jump_numbers == 0xffff) {  // all given: none of the old ones may match any more
+    c.jump_numbers = 0;
+    for (uint32_t space = 0; space <= kAddressSpaces; ++space) jump_contexts_drop(c, space);
     jump_table_clear(c);
   }
-  uint32_t& next = c.jump_context_next[c.address_space];
+  uint32_t& next = c.jump_context_next[row];
   next = (next + 1) % kJumpContexts;
-  c.jump_salt = ++c.jump_salts;
-  c.jump_context[c.address_space][next] = {c.key, static_cast<uint32_t>(c.jump_salt)};
+  c.jump_context[row][next] = {c.key, ++c.jump_numbers};
+  c.jump_salt = c.jump_numbers ^ c.jump_index;
 }
 
-void jump_contexts_drop(CpuState& c, uint32_t space) {
-  for (JumpContext& known : c.jump_context[space]) known.salt = 0;
+void jump_contexts_drop(CpuState& c, uint32_t row) {
+  for (JumpContext& known : c.jump_context[row]) known.number = 0;
 }
 
 void jump_table_clear(CpuState& c) {

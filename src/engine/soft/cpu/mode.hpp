@@ -35,8 +35,9 @@ void mode_changed(CpuState& c);
 
 // The jump table's tags that count from now on: after a change of the key or the address space.
 void jump_context_changed(CpuState& c);
-// What linear addresses of an address space mean has changed. If it is the current one, jump_context_changed() follows.
-void jump_contexts_drop(CpuState& c, uint32_t space);
+// What linear addresses mean has changed: in an address space, or (row kAddressSpaces) of the supervisor's global code.
+// jump_context_changed() follows.
+void jump_contexts_drop(CpuState& c, uint32_t row);
 // Empties the jump table: code that it leads to is gone.
 void jump_table_clear(CpuState& c);
 

@@ -92,7 +92,6 @@ enum class Unwind : uint32_t {
   Exception,    // CpuState::exception is to be delivered; rip is at the faulting instruction
   Exit,         // leave run(): CpuState::exit_reason and kvm_run are filled in; the instruction is pending (replay log)
   SlowVariant,  // run this one instruction again in its bounce-buffer form
-  Ungrouped,    // run on from this instruction in a translation whose look-ups answer for one access each
   Restart,      // look at requests, then run this instruction again from its start
   Shutdown,     // triple fault
 };
@@ -141,21 +140,25 @@ enum Request : uint32_t {
   kRequestStop = 8,   // stand still outside guest mode until the exclusive section of another vCPU ends
 };
 
-// Where translated code finds the translation for a linear address: indexed by the address's low 16 bits, so that neither hashing nor
-// flags are needed at the jump; the translation that is jumped to compares the tag. It stands at a fixed distance from CpuState.
+// Where translated code finds the translation for a linear address. The index is the address's low 16 bits, in user mode XORed with a
+// number of the address space, so that programs do not take each other's places; the translation that is jumped to compares the tag.
+// It stands at a fixed distance from CpuState.
 struct JumpTable {
   static constexpr uint32_t kEntries = 1 << 16;
   uint64_t code[kEntries];
-  uint64_t tag[kEntries];  // linear address ^ CpuState::jump_salt: the index stands for the bits that the salt takes
+  // Linear address ^ CpuState::jump_salt. The low bits of index ^ tag are what is special to the context: the salt ^ the number that its
+  // indices are XORed with.
+  uint64_t tag[kEntries];
 };
 constexpr uint32_t kJumpTableOffset = 16384;  // from the beginning of CpuState
 // Where an indirect jump came from, should its target not be canonical: the instruction's offset in its page, and what it had
 // popped, to be taken back.
+constexpr uint32_t kJumpComplete = ~0u;  // not to be taken back
 constexpr uint32_t jump_from(uint32_t offset, uint32_t popped) { return offset | popped << 12; }
 constexpr uint32_t kAddressSpaces = 16;  // that have a TLB of their own (mmu/tlb.hpp)
 constexpr uint32_t kJumpContexts = 4, kGroupSlots = 8;
 struct JumpContext {
-  uint32_t key, salt;  // salt 0: none
+  uint32_t key, number;  // number 0: none
 };
 
 struct alignas(64) CpuState {
@@ -176,10 +179,14 @@ struct alignas(64) CpuState {
   uint64_t dr[8];     // 0-3, 6 and 7
   uint64_t pdpte[4];  // PAE paging: loaded with CR3 (SDM vol. 3, 4.4.1)
 
-  uint8_t cpl;
-  uint8_t shadow;    // Shadow
-  bool nmi_blocked;  // from an NMI's delivery to IRET
+  // What makes the loop look before the next instruction: one word for translated code (kAttention).
+  alignas(4) uint8_t shadow;  // Shadow
   bool halted;
+  bool events_waiting;    // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
+  bool guest_debug_step;  // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
+
+  uint8_t cpl;
+  bool nmi_blocked;  // from an NMI's delivery to IRET
   bool smm;
   bool slow_variant;    // the running instruction is its bounce-buffer form
   bool step_cancelled;  // the instruction cleared TF by entering a handler: no single-step trap follows it (debug_trap_pending)
@@ -227,8 +234,6 @@ struct alignas(64) CpuState {
   uint32_t slow_size;
   bool slow_direct;       // the operand is guest RAM itself, not the bounce buffer
   bool slow_exclusive;    // other vCPUs stand still until the access is committed
-  bool events_waiting;    // an event is pending that IF, a shadow or NMI blocking holds back: look again when that may have changed
-  bool guest_debug_step;  // KVM_GUESTDBG_SINGLESTEP: leave with KVM_EXIT_DEBUG after one instruction
   uint8_t* slow_host[2];  // of an exclusive access: RAM on both sides of the page boundary
   uint64_t block_rip;     // where the running translation began
 
@@ -248,14 +253,18 @@ struct alignas(64) CpuState {
   uint32_t address_space;  // the index of its TLB
   uint64_t code_page;    // linear address of the page that the running translation lies in
   uint64_t jump_salt;    // 16 bits: which tags of the jump table count now; kept by jump_context_changed()
+  uint32_t jump_index;   // 16 bits, XORed with an address's to make an index
+  // The supervisor's code has been found in global pages only: its contexts are the same in all address spaces, and outlive a load of CR3.
+  bool global_code;
   JumpTable* jump_table;
   uint64_t jump_miss;    // what an empty entry of the table holds
   uint32_t jump_from;    // JumpFrom of the last indirect jump
   uint32_t jump_missed;  // it found nothing in the table: rip is its target
-  // Tags given since the address space's last flush, by translation key; which was given last; how many ever.
-  JumpContext jump_context[kAddressSpaces][kJumpContexts];
-  uint32_t jump_context_next[kAddressSpaces];
-  uint32_t jump_salts;
+  // Numbers given since the address space's last flush, by translation key; which was given last; how many ever. The last row is of the
+  // supervisor's global code.
+  JumpContext jump_context[kAddressSpaces + 1][kJumpContexts];
+  uint32_t jump_context_next[kAddressSpaces + 1];
+  uint32_t jump_numbers;
   uint64_t chain;                           // the edge by which translated code came to its end, to be linked; 0: none
   uint64_t scratch[4];                      // of translated code
   uint64_t group[kGroupSlots];              // addends that a look-up found for later accesses of the same block

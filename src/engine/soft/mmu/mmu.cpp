@@ -102,7 +102,14 @@ FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   const Slot* slot = c.mmu->map->find(gpa);
   if (!slot) return {nullptr, nullptr, gpa};
   note_large(space, linear, result.page_size);
-  space.code_filter[code_bit(linear) >> 6] |= uint64_t{1} << (code_bit(linear) & 63);
+  const bool supervisor = !(c.key & key::kUser);
+  if (supervisor && c.global_code && !result.global) {
+    c.global_code = false;
+    jump_context_changed(c);
+  }
+  auto& filter = supervisor && c.global_code ? c.mmu->global_code_filter : space.code_filter;
+  if (supervisor && c.global_code && result.page_size > kPageSize) c.mmu->global_large_filter |= uint64_t{1} << (linear >> 30 & 63);
+  filter[code_bit(linear) >> 6] |= uint64_t{1} << (code_bit(linear) & 63);
   if (entry.tag == Mmu::kNoTag) list(space, kFetchFrom + user * TlbSpace::kFetchEntries + index);
   entry = {linear & kPageMask, slot->host + (gpa - slot->gpa), slot, gpa};
   return {entry.host, entry.slot, gpa};
@@ -236,6 +243,15 @@ void code_moved(CpuState& c, uint32_t index) {
   jump_context_changed(c);
 }
 
+void global_code_moved(CpuState& c) {
+  Mmu& mmu = *c.mmu;
+  for (uint64_t& word : mmu.global_code_filter) word = 0;
+  mmu.global_large_filter = 0;
+  mmu.global_generation = ++mmu.generations;
+  jump_contexts_drop(c, kAddressSpaces);
+  jump_context_changed(c);
+}
+
 void flush_space(CpuState& c, uint32_t index) {
   count(c, Counter::TlbFlushes);
   TlbSpace& space = c.mmu->space[index];
@@ -265,12 +281,11 @@ void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
     TlbEntry& entry = view[tlb_index(linear)];
     if (entry.read_tag == tag) empty(entry);
   }
-  if (!(space.code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1)) return;
   for (auto& side : space.fetch) {
     FetchEntry& entry = side[(linear >> 12) & (Mmu::kFetchEntries - 1)];
     if (entry.tag == tag) entry.tag = Mmu::kNoTag;
   }
-  code_moved(c, index);
+  if (space.code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1) code_moved(c, index);
 }
 
 uint32_t current_pcid(const CpuState& c) { return c.cr4 & cr4::kPcide ? c.cr3 & 0xfff : 0; }
@@ -312,6 +327,8 @@ void mmu_load_cr3(CpuState& c, bool keep) {
 }
 
 void mmu_flush_all(CpuState& c) {
+  c.global_code = c.cr4 & cr4::kPge;
+  global_code_moved(c);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
     if (c.mmu->named[i]) flush_space(c, i);
   mmu_load_cr3(c, true);
@@ -319,6 +336,9 @@ void mmu_flush_all(CpuState& c) {
 
 void mmu_flush_page(CpuState& c, uint64_t linear) {
   count(c, Counter::PageFlushes);
+  const Mmu& mmu = *c.mmu;
+  if ((mmu.global_code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1) || (mmu.global_large_filter >> (linear >> 30 & 63) & 1))
+    global_code_moved(c);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
     if (c.mmu->named[i]) flush_page(c, i, linear);
 }

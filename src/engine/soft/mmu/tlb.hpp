@@ -29,8 +29,8 @@ struct FetchEntry {
 
 struct TlbSpace {
   static constexpr uint64_t kNoTag = 1;  // never page-aligned
-  static constexpr uint32_t kEntries = 1024, kFetchEntries = 256;
-  static constexpr uint32_t kListed = 1024;
+  static constexpr uint32_t kEntries = 4096, kFetchEntries = 1024;
+  static constexpr uint32_t kListed = 2048;
   TlbEntry tlb[kViewCount][kEntries];
   FetchEntry fetch[2][kFetchEntries];  // supervisor, user
   uint64_t large_filter;               // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all of that gigabyte
@@ -50,7 +50,15 @@ struct Mmu {
   const PhysicalMap* map;
   uint64_t generation;   // the current space's: changes when what is remembered by linear address elsewhere goes stale
   uint64_t generations;  // given so far
+  // Of the supervisor's global code (CpuState::global_code).
+  uint64_t global_generation;
+  uint64_t global_code_filter[16], global_large_filter;
 };
+
+// The generation that what is remembered of code by linear address goes by now.
+inline uint64_t code_generation_of(const CpuState& c) {
+  return c.global_code && !(c.key & key::kUser) ? c.mmu->global_generation : c.mmu->generation;
+}
 
 inline uint32_t tlb_index(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & (TlbSpace::kEntries - 1); }
 // Of the current space and view.

@@ -7,7 +7,7 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint64_t kPresentBit = 1, kWriteBit = 2, kUserBit = 4, kAccessedBit = 32, kDirtyBit = 64, kLargeBit = 128,
+constexpr uint64_t kPresentBit = 1, kWriteBit = 2, kUserBit = 4, kAccessedBit = 32, kDirtyBit = 64, kLargeBit = 128, kGlobalBit = 256,
                    kNxBit = uint64_t{1} << 63;
 constexpr uint64_t kAddressMask = ((uint64_t{1} << kPhysicalBits) - 1) & kPageMask;
 constexpr uint64_t kReservedHigh = ((uint64_t{1} << 52) - 1) & ~((uint64_t{1} << kPhysicalBits) - 1);
@@ -176,6 +176,7 @@ WalkResult walk(const CpuState& c, const PhysicalMap& map, uint64_t linear, cons
     }
     const uint64_t leaf_entry = levels[depth - 1].entry;
     result.dirty = (leaf_entry & kDirtyBit) || request.write;
+    result.global = (leaf_entry & kGlobalBit) && (c.cr4 & cr4::kPge);
     if (effects) {
       bool stable = true;
       for (uint32_t i = 0; i < depth && stable; ++i) {

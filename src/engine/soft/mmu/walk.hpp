@@ -15,7 +15,7 @@ struct WalkResult {
   bool ok;
   uint64_t gpa;
   uint64_t page_size;
-  bool writable, user, no_execute, dirty;
+  bool writable, user, no_execute, dirty, global;
   uint32_t error_code;  // of the page fault when not ok
 };
 

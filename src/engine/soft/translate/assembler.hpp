@@ -109,6 +109,18 @@ class Assembler {
     absolute(7, offset);
     byte(static_cast<uint8_t>(value));
   }
+  void test_state_imm32(uint32_t offset, uint32_t value) {
+    byte(0x65);
+    byte(0xf7);
+    absolute(0, offset);
+    dword(value);
+  }
+  void store_imm8(uint32_t offset, uint8_t value) {
+    byte(0x65);
+    byte(0xc6);
+    absolute(0, offset);
+    byte(value);
+  }
   void add_from_state(Host r, uint32_t offset) {
     byte(0x65);
     rex(true, r, 0, 0);

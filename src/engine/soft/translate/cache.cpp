@@ -156,11 +156,11 @@ void forget_in_page(CodeCache& cache, const uint8_t* page, const Block* block) {
 bool overlaps(const Block& block, const uint8_t* first, const uint8_t* last) {
   if (block.tier2) {
     const uint8_t* const page = page_of(block.host_pc);
-    return page + block.tier2->scan_begin <= last && first < page + block.tier2->scan_end;
+    if (page + block.tier2->scan_begin <= last && first < page + block.tier2->scan_end) return true;
   }
   const uint8_t* const page_end = page_of(block.host_pc) + kPageSize;
   const uint8_t* const end = block.host_pc + block.length;
-  if (block.host_pc <= last && first < std::min(end, page_end)) return true;
+  if (!block.tier2 && block.host_pc <= last && first < std::min(end, page_end)) return true;
   return block.second_page && block.second_page <= last && first < block.second_page + (end - page_end);
 }
 
@@ -440,15 +440,16 @@ void translate_block(void* argument) {
   uint8_t* const begin = cache.writable + cache.used;
   Block built{};
   const bool second_tier = second_tier_runs(cache, request.key);
-  if (second_tier && !request.second_page) {
+  if (second_tier) {
     Assembler as(begin, begin + kLargestBlock);
     const bool exact = cache.options.exact_flags || request.c->random != 0;
     Tier2 tier(as, cache.writable, cache.thunks,
                {request.key, exact, request.c->random != 0, (request.key & kKeyUngrouped) != 0});
     Tier2Code code;
-    if (tier.translate(page_of(request.host_pc), static_cast<uint32_t>(request.host_pc - page_of(request.host_pc)), code)) {
+    if (tier.translate(page_of(request.host_pc), request.second_page, static_cast<uint32_t>(request.host_pc - page_of(request.host_pc)), code)) {
       built.length = code.length;
       built.count = code.count;
+      built.second_page = request.second_page;
       insert(cache, request, built, nullptr, &code);
       count(*request.c, Counter::Translations2);
       cache.used += (as.size() + 63) & ~uint64_t{63};

@@ -12,8 +12,11 @@ void code_link(const CodeIndex& index, uint64_t chain, Block& block) {
     __atomic_store_n(reinterpret_cast<uint32_t*>(index.writable + edge->displacement), distance, __ATOMIC_RELEASE);
   };
   const auto page = reinterpret_cast<uint64_t>(block.host_pc) & kPageMask;
-  if (page != reinterpret_cast<uint64_t>(edge->page) || ((block.key ^ edge->key) & ~kKeyUngrouped)) return;
-  if (block.key & kKeyUngrouped) return;
+  if (page != reinterpret_cast<uint64_t>(edge->page) || block.key != edge->key) return;
+  if (block.second_page) {  // the linear address decides which page that is: the jump table knows
+    set_jump(edge->indirect);
+    return;
+  }
   // The edge joins the block's list before its jump changes: when the block ends, the jump is put back. Whoever comes in between
   // finds the block's own end (Tier2Code::dead).
   Edge* first = block.incoming.load(std::memory_order_acquire);

@@ -21,8 +21,13 @@ struct ResolveForm {
 };
 
 extern "C" {
-// The addend for an access that missed, or no return. `form`: ResolveForm.
-uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t form);
+// What a missed look-up gets, in RAX and RDX. `ungrouped`: the range that it is to answer for does not lie in one piece of the host's
+// memory; the block goes on from here in its form whose look-ups answer for one access each.
+struct Resolved {
+  uint64_t addend, ungrouped;
+};
+// Or no return. `form`: ResolveForm.
+Resolved rt_resolve(CpuState* c, uint64_t linear, uint64_t form);
 // Runs the instruction at RIP once in the first tier.
 [[noreturn]] void rt_run_slow(CpuState* c);
 }

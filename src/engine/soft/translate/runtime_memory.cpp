@@ -110,7 +110,7 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
   return pointer_slow(*c, linear, size, true);
 }
 
-uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
+Resolved rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
   count(*c, Counter::DataMisses);
   const ResolveForm form = ResolveForm::unpack(packed);
   const auto known = [&](uint64_t at, uint64_t& addend) {
@@ -120,14 +120,17 @@ uint64_t rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
   };
   uint64_t addend = 0, other = 0;
   const uint64_t last = linear + (form.size & kOperandSize) - 1;
-  if (((linear ^ last) & kPageMask) || !known(linear, addend)) addend = pointer_slow(*c, linear, form.size, form.write) - linear;
+  const bool crosses = (linear ^ last) & kPageMask;
+  if (!known(linear, addend) || (crosses && !(known(last, other) && other == addend)))
+    addend = pointer_slow(*c, linear, form.size, form.write) - linear;
   // The rest of the range lies in the same page, or in one that is its neighbour in the host's memory too; or each access looks
   // for itself.
   for (const uint64_t end : {linear - form.before, linear + form.behind - 1}) {
     if (!((end ^ linear) & kPageMask) || (known(end, other) && other == addend)) continue;
-    unwind_to_loop(*c, Unwind::Ungrouped);
+    count(*c, Counter::Ungrouped);
+    return {addend, 1};
   }
-  return addend;
+  return {addend, 0};
 }
 
 void rt_run_slow(CpuState* c) { unwind_to_loop(*c, Unwind::SlowVariant); }

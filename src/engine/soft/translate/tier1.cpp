@@ -32,6 +32,10 @@ bool Tier1::code64() const { return key_ & key::kCode64; }
 
 void Tier1::prologue() { as_.alu_imm8(5, hRsp, 8); }
 void Tier1::epilogue() {
+  if (ends_) {
+    ends_->push_back(as_.jump());
+    return;
+  }
   as_.alu_imm8(0, hRsp, 8);
   as_.ret();
 }

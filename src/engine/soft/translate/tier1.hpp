@@ -5,6 +5,8 @@
 // same numbers, it runs, and what it wrote is stored. RIP is committed last.
 #pragma once
 
+#include <vector>
+
 #include <cstdint>
 
 #include "engine/soft/translate/assembler.hpp"
@@ -24,6 +26,8 @@ class Tier1 {
 
   void prologue();
   void epilogue();
+  // From now on epilogue() emits jumps, which are kept here, instead of the way back to the loop.
+  void collect_ends(std::vector<Assembler::Label>* ends) { ends_ = ends; }
   // Emits one instruction. True: the block ends with it (the epilogue is emitted).
   bool emit(const Instruction& instruction);
   // What emit() would do: raise #UD or #NM, use code of its own, or copy.
@@ -106,6 +110,7 @@ class Tier1 {
   void reload(uint32_t slot, ZydisRegister vector);  // 256 bits
 
   Assembler& as_;
+  std::vector<Assembler::Label>* ends_ = nullptr;
   uint32_t key_;
   bool slow_;
   bool repeatable_;

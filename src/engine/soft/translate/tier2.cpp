@@ -1,9 +1,11 @@
 #include "engine/soft/translate/tier2.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/translate/runtime.hpp"
+#include "engine/soft/vcpu/replay.hpp"
 
 namespace lodge::engine::soft {
 
@@ -11,6 +13,10 @@ namespace {
 
 constexpr uint32_t kRequestOffset = offsetof(CpuState, request);
 constexpr uint32_t kFlagBytes = offsetof(CpuState, flags_of);
+// The word of CpuState that makes the loop look.
+constexpr uint32_t kAttention = offsetof(CpuState, shadow);
+static_assert(kAttention % 4 == 0 && offsetof(CpuState, halted) == kAttention + 1 && offsetof(CpuState, events_waiting) == kAttention + 2 &&
+              offsetof(CpuState, guest_debug_step) == kAttention + 3);
 
 template <typename F>
 void for_pinned(F f) {
@@ -50,6 +56,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   begin(thunks.exit_state);
   as.bind(state);
   spill_all(as);
+  thunks.leave = as.here();
   as.alu_imm8(0, hRsp, 8);
   as.ret();
 
@@ -61,8 +68,9 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   as.move(hRdx, kS0);
   as.call(reinterpret_cast<const void*>(rt_resolve));
   as.move(kS1, hRax);
+  as.alu(0x85, hRdx, hRdx);  // the flags tell of Resolved::ungrouped
   for (const int r : {kRax, kRcx, kRdx, kRsi, kRdi, kR8, kR9}) as.load(static_cast<Host>(r), gpr_offset(r));  // what a callee may change
-  as.alu_imm8(0, hRsp, 8);
+  as.lea(hRsp, {.base = hRsp, .displacement = 8});
   as.ret();
 
   begin(thunks.run_slow);
@@ -161,12 +169,92 @@ bool Tier2::bridge(uint32_t i) {
   store_rip(kS0, at_ + item.offset);
   spill_all(as_);
   note(i, true, kInState, -1);
-  if (first_.emit(item.in)) return false;
+  std::vector<Assembler::Label> ends;
+  first_.collect_ends(&ends);
+  const bool last = first_.emit(item.in);
+  first_.collect_ends(nullptr);
+  if (last && ends.empty()) return false;
+  if (last) {
+    for (const Assembler::Label end : ends) as_.bind(end);
+    if (!bridge_end(i)) return false;
+  } else {
+    for (const Assembler::Label end : ends) {
+      Stub stub;
+      stub.kind = Stub::Kind::Leave;
+      stub.from = end.patch;
+      stubs_.push_back(stub);
+    }
+  }
   reload_all(as_);
   advance_versions(item);
   nothing_known();
   flags_ = kInState;
   return true;
+}
+
+// The ones that change neither the mode nor what code lies where, and go on with the next instruction when they are complete.
+bool Tier2::falls_through(ZydisMnemonic m) {
+  switch (m) {
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVSQ:
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ:
+    case ZYDIS_MNEMONIC_LODSB:
+    case ZYDIS_MNEMONIC_LODSW:
+    case ZYDIS_MNEMONIC_LODSD:
+    case ZYDIS_MNEMONIC_LODSQ:
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+    case ZYDIS_MNEMONIC_SCASB:
+    case ZYDIS_MNEMONIC_SCASW:
+    case ZYDIS_MNEMONIC_SCASD:
+    case ZYDIS_MNEMONIC_SCASQ:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_RDMSR:
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_SWAPGS:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_CLI: return true;
+    default: return false;
+  }
+}
+
+// After an instruction that ends a block of the first tier; everything is in CpuState. To the loop if it has something to do before the
+// next instruction, else there by the jump table, or, true, straight on.
+bool Tier2::bridge_end(uint32_t i) {
+  const Item& item = *items_[i];
+  const bool straight = falls_through(item.in.mnemonic());
+  as_.compare_state_imm8(kAttention, 0);
+  as_.jump_if_to(kNotZero, thunks_.leave);
+  as_.test_state_imm32(offsetof(CpuState, eflags_system), eflags::kRf);
+  as_.jump_if_to(kNotZero, thunks_.leave);
+  static_assert(offsetof(Replay, count) == 0);
+  as_.load(kS0, offsetof(CpuState, replay));
+  as_.byte(0x41), as_.byte(0x83), as_.byte(0x3a), as_.byte(0);  // cmp dword ptr [r10], 0
+  as_.jump_if_to(kNotZero, thunks_.leave);
+  as_.load(kS0, kRip);
+  if (straight) {
+    load_rip(kS1, at_ + item.offset + item.in.length());
+    as_.alu(0x39, kS0, kS1);
+    as_.jump_if_to(kNotZero, thunks_.leave);
+    return true;
+  }
+  reload_all(as_);
+  as_.store_imm32(offsetof(CpuState, jump_from), kJumpComplete);
+  table_jump(true);
+  return false;
 }
 
 bool Tier2::emit_item(uint32_t i) {
@@ -180,7 +268,7 @@ bool Tier2::emit_item(uint32_t i) {
     version_ = versions;
     delta_ = deltas;
     if (!stays) {
-      if (item.access.valid || item.kind == Kind::CallIndirect)
+      if (item.access.valid || item.kind == Kind::CallIndirect || (item.kind >= Kind::Swapgs && item.kind <= Kind::Sti))
         need_state_flags();
       else if (!flags_)
         need_host_flags(true);
@@ -195,6 +283,11 @@ bool Tier2::emit_item(uint32_t i) {
     case Kind::Copy: copy(i); return true;
     case Kind::Lea: lea(item); return true;
     case Kind::Push: push(i); return true;
+    case Kind::PushMemory: push_memory(i); return true;
+    case Kind::PushFlags: push_flags(i); return true;
+    case Kind::Swapgs: swapgs(i); return true;
+    case Kind::Cli: interrupt_flag(i, false); return true;
+    case Kind::Sti: return i + 1 < items_.size() && items_[i + 1]->kind != Kind::Bridge ? (interrupt_flag(i, true), true) : bridge(i);
     case Kind::Pop: pop(i); return true;
     case Kind::Leave: leave(i); return true;
     case Kind::Call: call(i); return false;
@@ -220,6 +313,11 @@ void Tier2::emit_stubs() {
         break;
       case Stub::Kind::Edge: emit_edge(stub); break;
       case Stub::Kind::Request: emit_request(stub); break;
+      case Stub::Kind::Leave:
+        as_.bind({stub.from});
+        as_.jump_to(thunks_.leave);
+        break;
+      case Stub::Kind::Shadow:
       case Stub::Kind::Slow:
         as_.bind({stub.from});
         flags_ = stub.flags;
@@ -230,6 +328,12 @@ void Tier2::emit_stubs() {
           recipe.left_delta = 0;
           materialise(recipe, stub.recipe_adjust, true);
           save_flags(kS0);
+        }
+        if (stub.kind == Stub::Kind::Shadow) {
+          store_rip(kS0, at_ + items_[stub.item]->offset + items_[stub.item]->in.length());
+          as_.store_imm8(offsetof(CpuState, shadow), kShadowSti);
+          as_.jump_to(thunks_.exit_state);
+          break;
         }
         store_rip(kS0, at_ + items_[stub.item]->offset);
         count_back(stub.item);
@@ -243,13 +347,14 @@ void Tier2::emit_stubs() {
   as_.jump_to(thunks_.exit_state);
 }
 
-bool Tier2::translate(const uint8_t* page, uint32_t at, Tier2Code& result) {
+bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t at, Tier2Code& result) {
   page_ = page;
+  second_page_ = second_page;
   at_ = at;
   result_ = &result;
-  if (!decode_all()) return false;
+  if (!(second_page ? decode_across() : decode_all())) return false;
   result.scan_begin = static_cast<uint16_t>(at);
-  result.scan_end = static_cast<uint16_t>(at + length_);
+  result.scan_end = static_cast<uint16_t>(std::min<uint32_t>(at + length_, 4096));
   find_accesses();
   find_liveness();
   for (const auto& item : items_) {

@@ -34,6 +34,7 @@ struct Thunks {
   uint8_t* enter;       // void(const void* entry): from C++ into translated code
   uint8_t* exit_host;   // to the loop: registers to CpuState, flags from the host's
   uint8_t* exit_state;  // the same with the flags in CpuState already
+  uint8_t* leave;       // the same with everything in CpuState already
   uint8_t* miss;        // indirect jumps that found nothing
   uint8_t* resolve;     // slow path of look-ups: R11 = linear address, R10 = ResolveForm; returns the addend in R11
   uint8_t* run_slow;    // leaves for one run of the instruction at RIP in the first tier; flags in CpuState
@@ -78,9 +79,10 @@ class Tier2 {
   Tier2(const Tier2&) = delete;
   Tier2& operator=(const Tier2&) = delete;
 
-  // The instructions at `at` (an offset) of the page whose bytes are given, as far as they lie in it. False: this tier does nothing with
-  // what begins there.
-  bool translate(const uint8_t* page, uint32_t at, Tier2Code& result);
+  // The instructions at `at` (an offset) of the page whose bytes are given, as far as they lie in it. With a second page: the one
+  // instruction that goes on there; only the jump table may lead to it, since the page is that of the linear address. False: this tier
+  // does nothing with what begins there.
+  bool translate(const uint8_t* page, const uint8_t* second_page, uint32_t at, Tier2Code& result);
 
   // Virtual clock: whether the instruction neither looks at the time nor brings events, so that it may stand anywhere in a block. The
   // same answer in both tiers.
@@ -91,6 +93,8 @@ class Tier2 {
     Copy,
     Lea,
     Push,
+    PushMemory,
+    PushFlags,
     Pop,
     Leave,
     Call,
@@ -101,6 +105,9 @@ class Tier2 {
     Condition,
     Nothing,
     Pause,
+    Swapgs,  // these three at CPL 0
+    Cli,
+    Sti,
     Bridge,  // the first tier's code
   };
   // Where the arithmetic flags are; none: nobody reads them any more, or a Recipe gives them.
@@ -155,7 +162,7 @@ class Tier2 {
   };
   // Code out of line.
   struct Stub {
-    enum class Kind : uint8_t { Resolve, Edge, Request, Slow } kind{};
+    enum class Kind : uint8_t { Resolve, Edge, Request, Slow, Leave, Shadow } kind{};
     uint8_t* from = nullptr;  // the rel32 that leads here
     uint8_t* back = nullptr;
     uint32_t item = 0;
@@ -166,11 +173,13 @@ class Tier2 {
     Recipe recipe;
     int64_t recipe_adjust = 0;
     uint32_t target = 0;  // offset in the page
+    bool ungrouped = false;  // Edge: to the form that looks up each access
     int x87 = -1;
   };
 
   // --- tier2_decode.cpp: what the instructions are
   bool decode_all();
+  bool decode_across();
   void classify(Item& item) const;
   void flag_use(Item& item) const;
   void register_changes(Item& item) const;
@@ -194,6 +203,8 @@ class Tier2 {
   void store_rip(Host through, int64_t page_offset);
   void count_back(uint32_t completed);
   bool bridge(uint32_t i);
+  bool bridge_end(uint32_t i);
+  static bool falls_through(ZydisMnemonic m);
   void nothing_known();
 
   // --- tier2_flags.cpp
@@ -224,6 +235,10 @@ class Tier2 {
 
   // --- tier2_flow.cpp
   void push(uint32_t i);
+  void push_memory(uint32_t i);
+  void push_flags(uint32_t i);
+  void swapgs(uint32_t i);
+  void interrupt_flag(uint32_t i, bool set);
   void pop(uint32_t i);
   void leave(uint32_t i);
   void call(uint32_t i);
@@ -233,6 +248,7 @@ class Tier2 {
   void condition(uint32_t i);
   void jump_relative(uint32_t i, int64_t target);
   void through_table(uint32_t i, uint32_t popped, uint8_t live);  // R10 is the target
+  void table_jump(bool indexed);
   void push_return(uint32_t i);
   void edge(uint32_t i, uint32_t target, uint8_t live, uint32_t completed);
   void prepare_exit(uint8_t live);
@@ -247,6 +263,7 @@ class Tier2 {
   Tier1 first_;
   Tier2Code* result_ = nullptr;
   const uint8_t* page_ = nullptr;
+  const uint8_t* second_page_ = nullptr;
   uint32_t at_ = 0;      // offset of the first instruction in the page
   uint32_t length_ = 0;  // bytes
   std::vector<std::unique_ptr<Item>> items_;

@@ -153,10 +153,21 @@ void Tier2::classify(Item& item) const {
       if (!odd_prefix && wide) item.kind = Kind::Return;
       return;
     case ZYDIS_MNEMONIC_PUSH:
-      if (!odd_prefix && wide && (is_gpr64(first) || first.type == ZYDIS_OPERAND_TYPE_IMMEDIATE)) item.kind = Kind::Push;
+      if (odd_prefix || !wide) return;
+      if (is_gpr64(first) || first.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) item.kind = Kind::Push;
+      if (first.type == ZYDIS_OPERAND_TYPE_MEMORY) item.kind = Kind::PushMemory;
+      return;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+      if (!odd_prefix) item.kind = Kind::PushFlags;
+      return;
+    case ZYDIS_MNEMONIC_SWAPGS:
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+      if (in.locked() || (o_.key & key::kUser) || o_.virtual_clock) return;
+      item.kind = m == ZYDIS_MNEMONIC_SWAPGS ? Kind::Swapgs : m == ZYDIS_MNEMONIC_CLI ? Kind::Cli : Kind::Sti;
       return;
     case ZYDIS_MNEMONIC_POP:
-      if (!odd_prefix && wide && is_gpr64(first) && gpr_index(first.reg.value) != kRsp) item.kind = Kind::Pop;
+      if (!odd_prefix && wide && is_gpr64(first)) item.kind = Kind::Pop;
       return;
     case ZYDIS_MNEMONIC_LEAVE:
       if (!odd_prefix && wide) item.kind = Kind::Leave;
@@ -184,7 +195,8 @@ void Tier2::classify(Item& item) const {
 void Tier2::flag_use(Item& item) const {
   const Instruction& in = item.in;
   switch (item.kind) {
-    case Kind::Bridge: item.reads = kAll; return;
+    case Kind::Bridge:
+    case Kind::PushFlags: item.reads = kAll; return;
     case Kind::Copy:
     case Kind::Condition: break;
     default: return;
@@ -212,9 +224,15 @@ void Tier2::register_changes(Item& item) const {
   switch (item.kind) {
     case Kind::Bridge: item.written = 0xffff; return;
     case Kind::Push:
+    case Kind::PushMemory:
+    case Kind::PushFlags:
     case Kind::Call:
     case Kind::CallIndirect: adjust(kRsp, -8); return;
     case Kind::Pop:
+      if (gpr_index(in.operand[0].reg.value) == kRsp) {
+        item.written = 1u << kRsp;
+        return;
+      }
       item.written = static_cast<uint16_t>(1u << gpr_index(in.operand[0].reg.value));
       adjust(kRsp, 8);
       return;
@@ -315,7 +333,9 @@ void Tier2::find_accesses() {
         break;
       }
       case Kind::Push:
+      case Kind::PushFlags:
       case Kind::Call: item.access = stack_access(-8, true); break;
+      case Kind::PushMemory: item.access = access_of(item, item.in.operand[0], 8, false); break;
       case Kind::Pop:
       case Kind::Return: item.access = stack_access(0, false); break;
       case Kind::Leave: item.access = stack_access(0, false, kRbp); break;
@@ -379,6 +399,23 @@ bool Tier2::decode_all() {
   }
   length_ = offset;
   return !items_.empty();
+}
+
+bool Tier2::decode_across() {
+  std::array<uint8_t, ZYDIS_MAX_INSTRUCTION_LENGTH> bytes;
+  const uint32_t here = 4096 - at_;
+  if (here >= bytes.size()) return false;
+  std::copy_n(page_ + at_, here, bytes.begin());
+  std::copy_n(second_page_, bytes.size() - here, bytes.begin() + here);
+  auto item = std::make_unique<Item>();
+  if (decode(o_.key, bytes.data(), bytes.size(), item->in) != DecodeStatus::Ok || item->in.length() <= here) return false;
+  classify(*item);
+  if (item->kind == Kind::Bridge && o_.virtual_clock) return false;
+  flag_use(*item);
+  register_changes(*item);
+  length_ = item->in.length();
+  items_.push_back(std::move(item));
+  return true;
 }
 
 // The parts of the flags that code at an offset of the page may read before it writes them.

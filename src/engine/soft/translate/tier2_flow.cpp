@@ -1,6 +1,7 @@
 // Stack and control flow in the second tier.
 #include <new>
 
+#include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/translate/encoding.hpp"
 #include "engine/soft/translate/runtime.hpp"
 #include "engine/soft/translate/tier2.hpp"
@@ -34,10 +35,78 @@ void Tier2::push(uint32_t i) {
   advance_versions(item);
 }
 
+void Tier2::push_memory(uint32_t i) {
+  const Item& item = *items_[i];
+  constexpr uint32_t kValue = offsetof(CpuState, scratch);
+  as_.load(kS0, look_up(i, item.access, false));
+  as_.store(kValue, kS0);
+  const Address to = look_up(i, stack_access(-8, true), true);
+  as_.load(kS0, kValue);
+  as_.store(to, kS0);
+  adjust_stack(-8);
+  advance_versions(item);
+}
+
+// PUSHF at any CPL: outside virtual-8086 mode IOPL does not matter (SDM vol. 2B, PUSHF). RF and VM are clear in this tier.
+void Tier2::push_flags(uint32_t i) {
+  const Item& item = *items_[i];
+  need_state_flags();
+  const Address to = look_up(i, item.access, true);
+  flags_ &= static_cast<uint8_t>(~kInHost);
+  as_.byte(0x65), as_.byte(0x44), as_.byte(0x0f), as_.byte(0xb6), as_.byte(0x14), as_.byte(0x25);  // movzx r10d, byte gs:[flags_of]
+  as_.dword(offsetof(CpuState, flags_of));
+  as_.shift_imm(4, kS0, 11);
+  as_.with_memory(0x0a, kS0, {.displacement = offsetof(CpuState, flags_low), .gs = true}, false);  // or r10b, gs:[flags_low]
+  as_.with_memory(0x0b, kS0, {.displacement = offsetof(CpuState, eflags_system), .gs = true}, false);
+  as_.store(to, kS0);
+  adjust_stack(-8);
+  advance_versions(item);
+}
+
+void Tier2::swapgs(uint32_t i) {
+  constexpr uint32_t kBase = offsetof(CpuState, seg) + kGs * sizeof(SegmentRegister) + offsetof(SegmentRegister, base);
+  constexpr uint32_t kOther = offsetof(CpuState, msrs) + offsetof(Msrs, kernel_gs_base);
+  as_.load(kS0, kBase);
+  as_.load(kS1, kOther);
+  as_.store(kBase, kS1);
+  as_.store(kOther, kS0);
+  addend_group_ = -1;
+  for (Group& group : groups_)
+    if (group.place.segment == kGs) group.valid = false;
+  advance_versions(*items_[i]);
+}
+
+// CLI and STI at CPL 0. Nothing is looked at between this and the next instruction, so that STI's shadow needs no more than not to be the
+// block's end; but for an event that waits, which the loop looks at behind the shadow (SDM vol. 3, 6.8.3).
+void Tier2::interrupt_flag(uint32_t i, bool set) {
+  const Item& item = *items_[i];
+  before_clobber(item.live_in());
+  as_.alu_state_imm32(set ? 1 : 4, offsetof(CpuState, eflags_system), set ? eflags::kIf : ~eflags::kIf);
+  if (set) {
+    as_.compare_state_imm8(offsetof(CpuState, shadow), 0);  // and what lies beside it: CpuState::events_waiting
+    Stub stub;
+    stub.kind = Stub::Kind::Shadow;
+    stub.from = as_.jump_if(kNotZero).patch;
+    stub.item = i;
+    stub.flags = flags_;
+    if (!flags_ && recipe_valid()) {
+      stub.recipe = recipe_;
+      stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
+    }
+    stubs_.push_back(stub);
+  }
+  advance_versions(item);
+}
+
 void Tier2::pop(uint32_t i) {
   const Item& item = *items_[i];
   const int guest = gpr_index(item.in.operand[0].reg.value);
   const Address from = look_up(i, item.access, false);
+  if (guest == kRsp) {
+    as_.load(hR15, from);
+    advance_versions(item);
+    return;
+  }
   if (host_of(guest) < 0) {
     as_.load(kS0, from);
     as_.store(gpr_offset(guest), kS0);
@@ -123,6 +192,19 @@ void Tier2::jump_indirect(uint32_t i) {
   through_table(i, 0, kAll);
 }
 
+// To the translation for the linear address in R10. `indexed`: in user mode, or where that may have changed. The host's flags are lost.
+void Tier2::table_jump(bool indexed) {
+  const Host index = kS1;
+  if (indexed) {
+    as_.move(index, kS0, false);
+    as_.with_memory(0x33, index, {.displacement = offsetof(CpuState, jump_index), .gs = true}, false);
+    as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xdb);  // movzx r11d, r11w
+  } else {
+    as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
+  }
+  as_.with_memory(0xff, 4, {.index = index, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
+}
+
 // The flags where an entry may expect them. Keeps R10.
 void Tier2::prepare_exit(uint8_t live) {
   if (!flags_ && (live || o_.exact_flags)) need_host_flags(true);
@@ -132,8 +214,7 @@ void Tier2::through_table(uint32_t i, uint32_t popped, uint8_t live) {
   if (live || o_.exact_flags) need_state_flags(kS1);
   as_.store(kRip, kS0);
   as_.store_imm32(offsetof(CpuState, jump_from), jump_from(at_ + items_[i]->offset, popped));
-  as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
-  as_.with_memory(0xff, 4, {.index = kS1, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
+  table_jump(o_.key & key::kUser);
 }
 
 void Tier2::jump_relative(uint32_t i, int64_t target) {
@@ -222,15 +303,14 @@ void Tier2::emit_edge(const Stub& stub) {
   const uint8_t* const indirect = as_.here();
   if (!state) save_flags(kS0);
   store_rip(kS0, stub.target);
-  as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
-  as_.with_memory(0xff, 4, {.index = kS1, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
+  table_jump(o_.key & key::kUser);
   if (as_.full()) return;
   auto* const made = new (const_cast<uint8_t*>(begin_) + record) Edge{};
   made->displacement = cache_offset(stub.from);
   made->stub = cache_offset(code);
   made->indirect = cache_offset(indirect);
   made->state_flags = state;
-  made->key = o_.key;
+  made->key = (o_.key & ~kKeyUngrouped) | (stub.ungrouped ? kKeyUngrouped : 0);
   made->page = page_;
 }
 

@@ -224,6 +224,17 @@ void Tier2::emit_resolve(const Stub& stub) {
   linear_into(stub.place, stub.displacement);
   as_.move_imm(kS0, stub.form.pack());
   as_.call_to(thunks_.resolve);
+  if (stub.form.before || stub.form.behind > (stub.form.size & kOperandSize)) {
+    // The instructions from here on were counted back: the other form counts them.
+    Stub ungrouped;
+    ungrouped.kind = Stub::Kind::Edge;
+    as_.align(4, 2);
+    ungrouped.from = as_.jump_if(kNotZero).patch;
+    ungrouped.target = at_ + item.offset;
+    ungrouped.flags = kInState;
+    ungrouped.ungrouped = true;
+    stubs_.push_back(ungrouped);
+  }
   if (o_.virtual_clock) {
     const auto left = static_cast<int32_t>(items_.size() - stub.item);
     as_.load(kS0, offsetof(CpuState, budget));

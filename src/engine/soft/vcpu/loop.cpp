@@ -67,10 +67,9 @@ void find_block(CpuState* cp, uint64_t argument) {
     if (block->second_page) {
       if (!second.slot) second = next_page(c, linear);
       if (second.host != block->second_page) continue;
-    } else {
-      JumpCacheEntry& entry = c.jump_cache->entry[(linear ^ linear >> 12) & (JumpCache::kEntries - 1)];
-      entry = {linear, c.mmu->generation, generation, block, lookup.key, 0};
     }
+    JumpCacheEntry& entry = c.jump_cache->entry[(linear ^ linear >> 12) & (JumpCache::kEntries - 1)];
+    entry = {linear, code_generation_of(c), generation, block, lookup.key, 0};
     lookup.block = block;
     return;
   }
@@ -98,7 +97,7 @@ void find_block(CpuState* cp, uint64_t argument) {
 Block* cached_block(const CpuState& c, uint32_t key) {
   const uint64_t linear = code_linear(c);
   const JumpCacheEntry& entry = c.jump_cache->entry[(linear ^ linear >> 12) & (JumpCache::kEntries - 1)];
-  if (entry.linear != linear || entry.key != key || entry.mmu_generation != c.mmu->generation ||
+  if (entry.linear != linear || entry.key != key || entry.mmu_generation != code_generation_of(c) ||
       entry.code_generation != c.code_index->generation.load(std::memory_order_acquire) || !entry.block)
     return nullptr;
   return entry.block;
@@ -109,7 +108,7 @@ void run_tier2(CpuState* c, uint64_t entry) { reinterpret_cast<void (*)(uint64_t
 
 // Where translated code jumps to find this block again.
 void enter_in_jump_table(CpuState& c, const Block& block) {
-  const uint32_t i = c.rip & (JumpTable::kEntries - 1);
+  const uint32_t i = (c.rip ^ c.jump_index) & (JumpTable::kEntries - 1);
   c.jump_table->tag[i] = c.rip ^ c.jump_salt;
   c.jump_table->code[i] = reinterpret_cast<uint64_t>(block.entry);
 }
@@ -173,7 +172,6 @@ Step deliver(CpuState& c) {
       case Unwind::Exit: return Step::Exit;
       case Unwind::Shutdown: return Step::Shutdown;
       case Unwind::Restart:
-      case Unwind::Ungrouped:
       case Unwind::SlowVariant: break;
     }
   }
@@ -352,7 +350,7 @@ LoopExit loop(CpuState& c) {
     if (block->tier2) {
       if (link.chain && link.rip == c.rip && link.generation == c.code_index->generation.load(std::memory_order_acquire)) code_link(*c.code_index, link.chain, *block);
       link = {};
-      count(c, ungrouped_next ? Counter::Ungrouped : Counter::Tier2Runs);
+      count(c, Counter::Tier2Runs);
       if (!ungrouped_next) enter_in_jump_table(c, *block);
       ungrouped_next = false;
       c.code_page = c.rip & kPageMask;
@@ -362,13 +360,14 @@ LoopExit loop(CpuState& c) {
         if (c.replay->count) replay_commit(c);
         if (c.chain) {
           count(c, Counter::EdgeExits);
+          ungrouped_next = edge_is_ungrouped(*c.code_index, c.chain);
           link = {c.chain, c.rip, c.code_index->generation.load(std::memory_order_acquire)};
           c.chain = 0;
         }
         if (c.jump_missed) {
           count(c, Counter::JumpMisses);
           c.jump_missed = 0;
-          if (!canonical(c.rip)) {
+          if (!canonical(c.rip) && c.jump_from != kJumpComplete) {
             undo_jump(c);
             slow_next = true;
           }
@@ -383,7 +382,6 @@ LoopExit loop(CpuState& c) {
         case Unwind::Exit: return LoopExit::Exit;
         case Unwind::Shutdown: return LoopExit::Shutdown;
         case Unwind::SlowVariant: slow_next = true; break;
-        case Unwind::Ungrouped: ungrouped_next = true; break;
         case Unwind::Restart:
         case Unwind::None: break;
       }
@@ -427,7 +425,6 @@ LoopExit loop(CpuState& c) {
         if (unfinished == block->count) c.shadow = shadow;
         break;
       case Unwind::Restart:
-      case Unwind::Ungrouped:
       case Unwind::None:
         if (unfinished == block->count) c.shadow = shadow;
         break;
