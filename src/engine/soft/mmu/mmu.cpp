@@ -45,12 +45,14 @@ constexpr uint32_t kFetchFrom = kViewCount * TlbSpace::kEntries;
 
 uint32_t code_bit(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & 1023; }
 
-bool write_is_direct(const Slot& slot, uint64_t gpa) {
-  if (slot.flags & kReadOnlySlot) return false;
+enum class Writing { Direct, Code, Announced };
+
+Writing way_of_writing(const Slot& slot, uint64_t gpa) {
+  if (slot.flags & kReadOnlySlot) return Writing::Announced;
   const uint64_t page = (gpa - slot.gpa) >> 12;
-  if (slot.page_flags && (slot.page_flags[page].load(std::memory_order_seq_cst) & kPageCode)) return false;
-  if (slot.dirty && !(slot.dirty[page >> 6].load(std::memory_order_relaxed) >> (page & 63) & 1)) return false;
-  return true;
+  if (slot.dirty && !(slot.dirty[page >> 6].load(std::memory_order_relaxed) >> (page & 63) & 1)) return Writing::Announced;
+  const bool code = slot.page_flags && (slot.page_flags[page].load(std::memory_order_seq_cst) & kPageCode);
+  return code ? Writing::Code : Writing::Direct;
 }
 
 // MMIO goes out in pieces of at most eight bytes, however aligned, as KVM splits it.
@@ -73,11 +75,13 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
   TlbEntry& entry = space.tlb[view][tlb_index(linear)];
   if (entry.read_tag == Mmu::kNoTag) list(space, view * TlbSpace::kEntries + tlb_index(linear));
   const uint64_t tag = linear & kPageMask;
-  const bool direct = write_is_direct(*slot, result.gpa);
+  const Writing writing = way_of_writing(*slot, result.gpa);
+  const bool direct = writing == Writing::Direct;
   // A page whose own entry is not dirty yet must be walked again for its first write.
-  const bool may_write = direct && (write || (result.dirty && result.writable));
+  const bool may_write = write || (result.dirty && result.writable);
   entry.read_tag = tag;
-  entry.write_tag = may_write ? tag : Mmu::kNoTag;
+  entry.write_tag = may_write && direct ? tag : Mmu::kNoTag;
+  entry.code_write_tag = may_write && writing == Writing::Code ? tag : Mmu::kNoTag;
   entry.addend = reinterpret_cast<uint64_t>(host) - linear;
   return {host, slot, result.gpa, direct};
 }
@@ -212,7 +216,7 @@ void mmu_or_system(CpuState& c, uint64_t linear, uint8_t bits) {
 
 namespace {
 
-void empty(TlbEntry& entry) { entry.read_tag = entry.write_tag = Mmu::kNoTag; }
+void empty(TlbEntry& entry) { entry.read_tag = entry.write_tag = entry.code_write_tag = Mmu::kNoTag; }
 
 // Calls with a reference to each entry that may hold something: the data entries' and the fetch entries'.
 template <typename Data, typename Fetch>
@@ -359,7 +363,9 @@ void mmu_protect(CpuState& c, const uint8_t* host_page) {
     for_filled(
         c.mmu->space[i],
         [&](TlbEntry& entry) {
-          if (entry.write_tag + entry.addend == reinterpret_cast<uint64_t>(host_page)) entry.write_tag = Mmu::kNoTag;
+          if (entry.write_tag + entry.addend != reinterpret_cast<uint64_t>(host_page)) return;
+          entry.code_write_tag = entry.write_tag;
+          entry.write_tag = Mmu::kNoTag;
         },
         [](FetchEntry&) {});
   }

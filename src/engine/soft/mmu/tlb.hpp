@@ -17,7 +17,7 @@ constexpr uint64_t kPageMask = ~(kPageSize - 1);
 struct TlbEntry {
   uint64_t read_tag, write_tag;
   uint64_t addend;
-  uint64_t reserved;
+  uint64_t code_write_tag;  // the page could be written directly, but that it holds translated code
 };
 
 struct FetchEntry {

@@ -33,6 +33,7 @@ uint8_t* page_of(const uint8_t* host) { return reinterpret_cast<uint8_t*>(reinte
 struct CodePage {
   std::vector<Block*> blocks;
   std::atomic<uint8_t>* flags = nullptr;
+  uint32_t writes = 0;  // noticed since there are translations
 };
 
 }  // namespace
@@ -144,10 +145,53 @@ void unlink(CodeCache& cache, Block& block) {
   }
 }
 
+// The lines of a page that a translation was made from.
+uint64_t lines_used(const Block& block, const uint8_t* page) {
+  const auto offset = static_cast<uint32_t>(block.host_pc - page_of(block.host_pc));
+  if (page != page_of(block.host_pc)) return lines_of(0, offset + block.length - 1 - kPageSize);
+  uint32_t first = offset, last = std::min<uint32_t>(offset + block.length, kPageSize) - 1;
+  if (block.tier2) {
+    first = std::min<uint32_t>(first, block.tier2->scan_begin);
+    last = std::max<uint32_t>(last, block.tier2->scan_end - 1);
+  }
+  return lines_of(first, last);
+}
+
+void find_lines(CodeCache& cache, const uint8_t* page) {
+  MixedPage& mixed = cache.index.mixed_of(page);
+  if (mixed.host.load(std::memory_order_relaxed) != page) return;
+  uint64_t lines = 0;
+  if (const auto found = cache.pages.find(page); found != cache.pages.end())
+    for (const Block* block : found->second.blocks) lines |= lines_used(*block, page);
+  mixed.lines.store(lines);
+}
+
+// From so many writes on a page is a mixed one.
+constexpr uint32_t kWritesOfMixed = 4;
+
+// ... and so many again to take the place of another one.
+constexpr uint32_t kWritesToReplace = 64;
+
+void note_write(CodeCache& cache, CpuState* c, const uint8_t* page) {
+  const auto found = cache.pages.find(page);
+  if (found == cache.pages.end() || ++found->second.writes < kWritesOfMixed) return;
+  MixedPage& mixed = cache.index.mixed_of(page);
+  if (const uint8_t* const other = mixed.host.load(std::memory_order_relaxed)) {
+    if (other == page || found->second.writes % kWritesToReplace) return;
+    // Nobody may be in the middle of a store that relies on the entry.
+    mixed.host.store(nullptr);
+    request_flush_of_others_and_wait(quiesce_of(c), c);
+  }
+  mixed.lines.store(~uint64_t{0});
+  mixed.host.store(page);
+  find_lines(cache, page);
+}
+
 void forget_in_page(CodeCache& cache, const uint8_t* page, const Block* block) {
   const auto found = cache.pages.find(page);
   if (found == cache.pages.end()) return;
   std::erase(found->second.blocks, block);
+  find_lines(cache, page);
   if (!found->second.blocks.empty()) return;
   found->second.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
   cache.pages.erase(found);
@@ -221,6 +265,7 @@ void reset(CodeCache& cache, Quiesce& quiesce) {
   }
   for (auto& [start, page] : cache.pages) page.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
   cache.pages.clear();
+  for (MixedPage& mixed : cache.index.mixed) mixed.host.store(nullptr, std::memory_order_relaxed);
   for (auto& bucket : cache.index.bucket) bucket.store(nullptr, std::memory_order_relaxed);
   cache.blocks.clear();
   cache.tier2.clear();
@@ -247,6 +292,7 @@ void invalidate_block(void* argument) {
   const OutsideGuest outside(request.c);
   CodeCache& cache = *request.c->code_cache;
   const std::lock_guard lock(cache.mutex);
+  note_write(cache, request.c, page_of(request.host));
   request.c->counter[static_cast<uint32_t>(Counter::Discarded)] += invalidate_locked(cache, request.host, request.length);
 }
 
@@ -357,7 +403,9 @@ void insert(CodeCache& cache, const TranslateRequest& request, Block& built, con
     CodePage& second = cache.pages[block.second_page];
     second.flags = request.second_flags;
     second.blocks.push_back(&block);
+    find_lines(cache, block.second_page);
   }
+  find_lines(cache, page_of(request.host_pc));
   std::atomic<Block*>& bucket = cache.index.bucket[CodeIndex::hash(request.host_pc, request.key)];
   block.next.store(bucket.load(std::memory_order_relaxed), std::memory_order_relaxed);
   bucket.store(&block, std::memory_order_release);
@@ -380,8 +428,15 @@ void protect(CodeCache& cache, const TranslateRequest& request) {
     fresh = !(request.second_flags->fetch_or(kPageCode) & kPageCode) || fresh;
     cache.pages[request.second_page].flags = request.second_flags;
   }
+  for (const uint8_t* page : {static_cast<const uint8_t*>(page_of(request.host_pc)), request.second_page}) {
+    if (!page) continue;
+    MixedPage& mixed = cache.index.mixed_of(page);
+    if (mixed.host.load(std::memory_order_relaxed) != page) continue;
+    mixed.lines.store(~uint64_t{0});  // until insert() knows which
+    fresh = true;
+  }
   if (!fresh) return;
-  request_flush_and_wait(quiesce_of(request.c), nullptr);
+  request_flush_of_others_and_wait(quiesce_of(request.c), request.c);
   mmu_protect(*request.c, page_of(request.host_pc));
   if (request.second_page) mmu_protect(*request.c, request.second_page);
 }
@@ -459,6 +514,7 @@ void translate_block(void* argument) {
   Assembler as(begin, begin + kLargestBlock);
   if (!build(request, as, built, second_tier)) {
     request.outcome = TranslateRequest::kNeedSecondPage;
+    find_lines(cache, page_of(request.host_pc));
     return;
   }
   insert(cache, request, built, cache.executable + cache.used, nullptr);

@@ -64,8 +64,22 @@ struct JumpCache {
   JumpCacheEntry entry[kEntries];
 };
 
+// Pages that are written and run again and again. Stores to bytes that no translation was made from need nothing there but a look at
+// `lines`, since each translation from such a page waits until all vCPUs are past what they may have seen (cache.cpp, protect()).
+struct MixedPage {
+  std::atomic<const uint8_t*> host;  // null: none
+  std::atomic<uint64_t> lines;       // bit i: translations were made from bytes i * 64 to i * 64 + 63
+};
+constexpr uint64_t lines_of(uint32_t first, uint32_t last) {  // offsets in a page
+  return (~uint64_t{0} << (first >> 6)) & (~uint64_t{0} >> (63 - (last >> 6)));
+}
+
 // What guest mode reads of the cache.
 struct CodeIndex {
+  static constexpr uint32_t kMixedPages = 1u << 12;
+  MixedPage mixed[kMixedPages];
+  [[nodiscard]] MixedPage& mixed_of(const uint8_t* page) { return mixed[reinterpret_cast<uint64_t>(page) >> 12 & (kMixedPages - 1)]; }
+
   static constexpr uint32_t kBuckets = 1u << 18;
   std::atomic<Block*> bucket[kBuckets];
   std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it

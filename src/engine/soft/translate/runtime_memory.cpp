@@ -5,8 +5,10 @@
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/mmu/walk.hpp"
+#include "engine/soft/translate/cache.hpp"
 #include "engine/soft/translate/resolve.hpp"
 #include "engine/soft/translate/runtime.hpp"
+#include "engine/soft/vcpu/offsets.hpp"
 #include "engine/soft/vcpu/quiesce.hpp"
 #include "engine/soft/vcpu/replay.hpp"
 
@@ -91,6 +93,44 @@ uint8_t& exclusive_byte(CpuState& c, uint32_t i) {
   return i < first ? c.slow_host[0][i] : c.slow_host[1][i - first];
 }
 
+// The host page that the running translation of the second tier was made from, null if not at hand.
+const uint8_t* running_page(const CpuState& c) {
+  const bool user = c.cpl == 3;
+  const FetchEntry& entry = c.mmu->space[c.address_space].fetch[user][(c.code_page >> 12) & (TlbSpace::kFetchEntries - 1)];
+  return entry.tag == c.code_page ? entry.host : nullptr;
+}
+
+// A store to a mixed page (cache.hpp): beside the bytes that translations were made from it just goes on; translations in its way end
+// first, but for those of the page that is running now, where the next instruction may be one of those written.
+bool store_beside_code(CpuState& c, uint64_t linear, const ResolveForm& form, Resolved& result) {
+  const uint32_t size = form.size & kOperandSize;
+  const auto offset = static_cast<uint32_t>(linear & (kPageSize - 1));
+  if (misaligned(linear, form.size) || offset + size > kPageSize) return false;
+  for (uint32_t attempt = 0; attempt < 2; ++attempt) {
+    const TlbEntry& entry = tlb_entry(c, linear);
+    if (entry.code_write_tag != (linear & kPageMask)) return false;
+    auto* const page = reinterpret_cast<uint8_t*>((linear & kPageMask) + entry.addend);
+    const MixedPage& mixed = c.code_index->mixed_of(page);
+    if (mixed.host.load() != page) return false;
+    const uint64_t lines = mixed.lines.load();
+    if (!lines) return false;  // no code any more: the walk finds that it may be written directly
+    result = {entry.addend, form.before > offset || offset + form.behind > kPageSize ||
+                                (lines & lines_of(offset - form.before, offset + form.behind - 1))};
+    if (!result.ungrouped) return true;
+    if (!(lines & lines_of(offset, offset + size - 1))) {
+      const bool alone = !form.before && form.behind == size;
+      if (!alone) count(c, Counter::Ungrouped);
+      return true;
+    }
+    const uint8_t* const running = running_page(c);
+    if (!running || running == page) return false;
+    count(c, Counter::CodeWrites);
+    InvalidateRequest request{&c, page + offset, size};
+    soft_host_call(invalidate_block, &request);
+  }
+  return false;
+}
+
 }  // namespace
 
 extern "C" {
@@ -113,6 +153,7 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
 Resolved rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
   count(*c, Counter::DataMisses);
   const ResolveForm form = ResolveForm::unpack(packed);
+  if (Resolved result; form.write && store_beside_code(*c, linear, form, result)) return result;
   const auto known = [&](uint64_t at, uint64_t& addend) {
     const TlbEntry& entry = tlb_entry(*c, at);
     addend = entry.addend;
@@ -121,8 +162,17 @@ Resolved rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
   uint64_t addend = 0, other = 0;
   const uint64_t last = linear + (form.size & kOperandSize) - 1;
   const bool crosses = (linear ^ last) & kPageMask;
-  if (!known(linear, addend) || (crosses && !(known(last, other) && other == addend)))
-    addend = pointer_slow(*c, linear, form.size, form.write) - linear;
+  if (!known(linear, addend) || (crosses && !(known(last, other) && other == addend))) {
+    check_address(*c, linear, form.size);
+    check_natural_alignment(*c, linear, form.size);
+    if (crosses) unwind_to_loop(*c, Unwind::SlowVariant);
+    const DataPage page = mmu_resolve(*c, linear, form.write, c->view);
+    if (!page.host || (form.write && !page.direct)) {
+      if (Resolved result; page.host && store_beside_code(*c, linear, form, result)) return result;
+      unwind_to_loop(*c, Unwind::SlowVariant);
+    }
+    addend = reinterpret_cast<uint64_t>(page.host) - linear;
+  }
   // The rest of the range lies in the same page, or in one that is its neighbour in the host's memory too; or each access looks
   // for itself.
   for (const uint64_t end : {linear - form.before, linear + form.behind - 1}) {

@@ -89,6 +89,23 @@ void quiesce_poll(CpuState* cpu) {
   flush_if_requested(quiesce, cpu, self);
 }
 
+void request_flush_of_others_and_wait(Quiesce& quiesce, CpuState* self) {
+  const Participant* own = &self_of(self);
+  const uint32_t count = quiesce.count.load();
+  uint32_t ticket[kMaxVcpus];
+  for (uint32_t i = 0; i < count; ++i) {
+    Participant& other = quiesce.participant[i];
+    if (&other == own) continue;
+    ticket[i] = other.flush_requested.fetch_add(1) + 1;
+    other.cpu->request.fetch_or(kRequestFlush);
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const Participant& other = quiesce.participant[i];
+    if (&other == own || acknowledged(other, ticket[i])) continue;
+    wait_until(quiesce, [&] { return acknowledged(other, ticket[i]); });
+  }
+}
+
 void request_flush_and_wait(Quiesce& quiesce, CpuState* self) {
   Participant* own = self ? &self_of(self) : nullptr;
   const bool exclusive = own && own->mode.load() == GuestMode::Exclusive;

@@ -58,6 +58,8 @@ void quiesce_poll(CpuState* cpu);
 // Returns when every vCPU but `self` has emptied its TLBs since the call, or is out of guest mode and will on its way in.
 // `self`: the calling thread's vCPU if it is in guest mode, else null. The caller empties self's TLBs.
 void request_flush_and_wait(Quiesce& quiesce, CpuState* self);
+// The same for all but `self`, which is outside guest mode and sees to its own TLB.
+void request_flush_of_others_and_wait(Quiesce& quiesce, CpuState* self);
 
 // Between begin and end no vCPU but `self` is in guest mode. Does not nest.
 void exclusive_begin(Quiesce& quiesce, CpuState* self);
