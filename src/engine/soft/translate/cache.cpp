@@ -51,6 +51,7 @@ struct CodeCache {
   uint64_t used = 0;
   std::deque<Block> blocks;
   std::deque<Tier2Code> tier2;
+  Tier2::Workspace workspace;
   std::unordered_map<const uint8_t*, CodePage> pages;
 
   ~CodeCache() {
@@ -428,15 +429,17 @@ void protect(CodeCache& cache, const TranslateRequest& request) {
     fresh = !(request.second_flags->fetch_or(kPageCode) & kPageCode) || fresh;
     cache.pages[request.second_page].flags = request.second_flags;
   }
+  bool mixed_page = false;
   for (const uint8_t* page : {static_cast<const uint8_t*>(page_of(request.host_pc)), request.second_page}) {
     if (!page) continue;
     MixedPage& mixed = cache.index.mixed_of(page);
     if (mixed.host.load(std::memory_order_relaxed) != page) continue;
     mixed.lines.store(~uint64_t{0});  // until insert() knows which
-    fresh = true;
+    mixed_page = true;
   }
-  if (!fresh) return;
+  if (!fresh && !mixed_page) return;
   request_flush_of_others_and_wait(quiesce_of(request.c), request.c);
+  if (!fresh) return;
   mmu_protect(*request.c, page_of(request.host_pc));
   if (request.second_page) mmu_protect(*request.c, request.second_page);
 }
@@ -498,7 +501,7 @@ void translate_block(void* argument) {
   if (second_tier) {
     Assembler as(begin, begin + kLargestBlock);
     const bool exact = cache.options.exact_flags || request.c->random != 0;
-    Tier2 tier(as, cache.writable, cache.thunks,
+    Tier2 tier(cache.workspace, as, cache.writable, cache.thunks,
                {request.key, exact, request.c->random != 0, (request.key & kKeyUngrouped) != 0});
     Tier2Code code;
     if (tier.translate(page_of(request.host_pc), request.second_page, static_cast<uint32_t>(request.host_pc - page_of(request.host_pc)), code)) {

@@ -95,16 +95,21 @@ DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instru
 }
 
 bool offered(const Instruction& instruction) {
-  const ZydisISASet set = instruction.decoded.meta.isa_set;
-  if (set == ZYDIS_ISA_SET_SSE4A) return host_is_amd();
-  return std::ranges::find(kOffered, set) != kOffered.end();
+  static const auto known = [] {
+    std::array<bool, ZYDIS_ISA_SET_MAX_VALUE + 1> sets{};
+    for (const ZydisISASet set : kOffered) sets[set] = set != ZYDIS_ISA_SET_SSE4A || host_is_amd();
+    return sets;
+  }();
+  return known[instruction.decoded.meta.isa_set];
 }
 
 bool is_x87(const Instruction& instruction) {
   return instruction.decoded.meta.isa_ext == ZYDIS_ISA_EXT_X87 || instruction.mnemonic() == ZYDIS_MNEMONIC_FISTTP;
 }
 
-int gpr_index(ZydisRegister reg) {
+namespace {
+
+int find_gpr_index(ZydisRegister reg) {
   const ZydisRegisterClass family = ZydisRegisterGetClass(reg);
   switch (family) {
     case ZYDIS_REGCLASS_GPR8:
@@ -118,7 +123,13 @@ int gpr_index(ZydisRegister reg) {
   }
 }
 
-bool is_high_byte(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH; }
+}  // namespace
+
+const std::array<int8_t, ZYDIS_REGISTER_MAX_VALUE + 1> kGprIndex = [] {
+  std::array<int8_t, ZYDIS_REGISTER_MAX_VALUE + 1> table{};
+  for (int reg = 0; reg <= ZYDIS_REGISTER_MAX_VALUE; ++reg) table[static_cast<size_t>(reg)] = static_cast<int8_t>(find_gpr_index(static_cast<ZydisRegister>(reg)));
+  return table;
+}();
 
 SegmentIndex segment_index(ZydisRegister reg) {
   switch (reg) {

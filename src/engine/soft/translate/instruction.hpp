@@ -3,6 +3,7 @@
 
 #include <Zydis/Zydis.h>
 
+#include <array>
 #include <cstdint>
 
 #include "engine/soft/cpu/state.hpp"
@@ -41,8 +42,9 @@ bool is_x87(const Instruction& instruction);
 bool host_is_amd();
 
 // Number of a general register (0-15) in any of its widths, -1 for other registers; AH to BH count as 0 to 3.
-int gpr_index(ZydisRegister reg);
-bool is_high_byte(ZydisRegister reg);
+extern const std::array<int8_t, ZYDIS_REGISTER_MAX_VALUE + 1> kGprIndex;
+inline int gpr_index(ZydisRegister reg) { return kGprIndex[reg]; }
+inline bool is_high_byte(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH; }
 SegmentIndex segment_index(ZydisRegister reg);
 
 }  // namespace lodge::engine::soft

@@ -196,9 +196,9 @@ bool Tier1::unavailable(const Instruction& in) {
   for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {
     const auto& operand = in.operand[i];
     if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
-    const ZydisRegisterClass family = ZydisRegisterGetClass(operand.reg.value);
-    mmx = mmx || family == ZYDIS_REGCLASS_MMX;
-    vector = vector || family == ZYDIS_REGCLASS_XMM || family == ZYDIS_REGCLASS_YMM;
+    const ZydisRegister r = operand.reg.value;
+    mmx = mmx || (r >= ZYDIS_REGISTER_MM0 && r <= ZYDIS_REGISTER_MM7);
+    vector = vector || (r >= ZYDIS_REGISTER_XMM0 && r <= ZYDIS_REGISTER_XMM31) || (r >= ZYDIS_REGISTER_YMM0 && r <= ZYDIS_REGISTER_YMM31);
   }
   const ZydisMnemonic m = in.mnemonic();
   const bool x87 = is_x87(in) || m == ZYDIS_MNEMONIC_FXSAVE || m == ZYDIS_MNEMONIC_FXRSTOR || m == ZYDIS_MNEMONIC_FXSAVE64 ||

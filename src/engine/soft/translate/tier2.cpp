@@ -260,7 +260,9 @@ bool Tier2::bridge_end(uint32_t i) {
 bool Tier2::emit_item(uint32_t i) {
   const Item& item = *items_[i];
   // Flags that only a recipe gives must be had before its registers change.
-  if (!(flags_ & kInState) && (item.live_in() || o_.exact_flags) && recipe_valid() && item.kind != Kind::Bridge) {
+  const auto touches = [&](int r) { return r >= 0 && (item.written >> r & 1); };
+  if (!(flags_ & kInState) && (touches(recipe_.left) || touches(recipe_.right)) && (item.live_in() || o_.exact_flags) && recipe_valid() &&
+      item.kind != Kind::Bridge) {
     const auto versions = version_;
     const auto deltas = delta_;
     advance_versions(item);
@@ -357,12 +359,15 @@ bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t 
   result.scan_end = static_cast<uint16_t>(std::min<uint32_t>(at + length_, 4096));
   find_accesses();
   find_liveness();
-  for (const auto& item : items_) {
+  result.offset.reserve(items_.size());
+  result.x87_opcode.reserve(items_.size());
+  for (const Item* const item : items_) {
     result.offset.push_back(item->offset);
     result.x87_opcode.push_back(
         is_x87(item->in) ? static_cast<uint16_t>((item->in.decoded.opcode & 7) << 8 | item->in.bytes[item->in.decoded.raw.modrm.offset]) : uint16_t{0});
   }
   result.count = static_cast<uint16_t>(items_.size());
+  result.side.reserve(items_.size() + 8);
   result.length = static_cast<uint16_t>(length_);
   result.begin = cache_offset(as_.here());
   emit_entries();

@@ -26,6 +26,11 @@ namespace lodge::engine::soft {
 
 // The host's register that holds a guest's, -1: none.
 constexpr int host_of(int guest) { return guest == kRsp ? hR15 : guest == kR10 || guest == kR11 || guest == kR15 ? -1 : guest; }
+constexpr std::array<int, 16> kHostOf = [] {
+  std::array<int, 16> map{};
+  for (int r = 0; r < 16; ++r) map[static_cast<size_t>(r)] = host_of(r);
+  return map;
+}();
 // R10 and R11 of the host.
 constexpr Host kS0 = hR10, kS1 = hR11;
 
@@ -74,8 +79,10 @@ class Tier2 {
  public:
   static constexpr uint32_t kMaxInstructions = 64;
 
-  Tier2(Assembler& as, const uint8_t* cache_begin, const Thunks& thunks, const Tier2Options& options)
-      : as_(as), begin_(cache_begin), thunks_(thunks), o_(options), first_(as, options.key, false, options.virtual_clock) {}
+  // Memory that translations use one after the other.
+  struct Workspace;
+
+  Tier2(Workspace& workspace, Assembler& as, const uint8_t* cache_begin, const Thunks& thunks, const Tier2Options& options);
   Tier2(const Tier2&) = delete;
   Tier2& operator=(const Tier2&) = delete;
 
@@ -139,6 +146,7 @@ class Tier2 {
     bool modifies = false;          // any flag
     uint8_t live_out = 0;
     Access access;
+    uint16_t used = 0;     // of Copy: general registers
     uint16_t written = 0;  // general registers
     int adjusted = -1;     // one of them only by a constant, `adjustment`
     int64_t adjustment = 0;
@@ -178,6 +186,7 @@ class Tier2 {
   };
 
   // --- tier2_decode.cpp: what the instructions are
+  Item& fresh_item();  // in the workspace; the decoder has not filled it in yet
   bool decode_all();
   bool decode_across();
   void classify(Item& item) const;
@@ -188,6 +197,7 @@ class Tier2 {
   void find_accesses();
   void find_liveness();
   uint8_t live_at(int64_t page_offset);
+  uint8_t find_live_at(uint32_t page_offset);
   [[nodiscard]] bool encodable(const Item& item) const;
   void advance_versions(const Item& item);
   [[nodiscard]] int64_t target_of(const Item& item) const { return at_ + item.offset + item.in.length() + item.in.operand[0].imm.value.s; }
@@ -256,6 +266,11 @@ class Tier2 {
   void emit_request(const Stub& stub);
   void adjust_stack(int32_t by);
 
+  struct Live {
+    uint32_t offset;
+    uint8_t parts;
+  };
+
   Assembler& as_;
   const uint8_t* begin_;
   const Thunks& thunks_;
@@ -266,8 +281,9 @@ class Tier2 {
   const uint8_t* second_page_ = nullptr;
   uint32_t at_ = 0;      // offset of the first instruction in the page
   uint32_t length_ = 0;  // bytes
-  std::vector<std::unique_ptr<Item>> items_;
-  std::vector<Stub> stubs_;
+  Workspace& workspace_;
+  std::vector<Item*>& items_;
+  std::vector<Stub>& stubs_;
   bool failed_ = false;  // an assumption does not hold: no translation by this tier
 
   // While emitting.
@@ -282,6 +298,14 @@ class Tier2 {
   int x87_ = -1;  // the item whose x87 pointers are not in CpuState yet
   uint8_t* body_ = nullptr;
   uint8_t* direct_host_ = nullptr;
+};
+
+struct Tier2::Workspace {
+  std::vector<std::unique_ptr<Item>> pool;  // one more than a block can have, for looking ahead
+  std::vector<Item*> items;
+  std::vector<Stub> stubs;
+  std::vector<Live> live;  // what live_at() has found
+  Workspace();
 };
 
 }  // namespace lodge::engine::soft

@@ -121,19 +121,16 @@ void Tier2::encode(const Instruction& in, const Address* memory, const std::arra
 void Tier2::copy(uint32_t i) {
   const Item& item = *items_[i];
   const Instruction& in = item.in;
-  const RegisterUse use = register_use(in);
-  uint32_t elsewhere = 0;
-  for (int r = 0; r < 16; ++r)
-    if ((use.used >> r & 1) && host_of(r) < 0) elsewhere |= 1u << r;
+  constexpr uint32_t kElsewhere = 1u << kR10 | 1u << kR11 | 1u << kR15;
+  const uint32_t elsewhere = item.used & kElsewhere;
 
   Address memory;
   if (item.access.valid) memory = look_up(i, item.access, elsewhere != 0);
   if (item.reads || (item.modifies && (item.live_out & ~item.writes)) || (o_.exact_flags && !flags_)) need_host_flags(!item.access.valid);
 
-  std::array<int, 16> map{};
-  for (int r = 0; r < 16; ++r) map[static_cast<size_t>(r)] = host_of(r);
+  std::array<int, 16> map = kHostOf;
   Host next = kS0;
-  for (int r = 0; r < 16; ++r) {
+  for (int r = 0; elsewhere && r < 16; ++r) {
     if (!(elsewhere >> r & 1)) continue;
     map[static_cast<size_t>(r)] = next;
     as_.load(next, gpr_offset(r));
@@ -142,8 +139,8 @@ void Tier2::copy(uint32_t i) {
   }
   note(i, false, flags_, x87_);
   encode(in, item.access.valid ? &memory : nullptr, map);
-  for (int r = 0; r < 16; ++r)
-    if ((elsewhere & use.written) >> r & 1) as_.store(gpr_offset(r), static_cast<Host>(map[static_cast<size_t>(r)]));
+  for (int r = 0; elsewhere && r < 16; ++r)
+    if ((elsewhere & item.written) >> r & 1) as_.store(gpr_offset(r), static_cast<Host>(map[static_cast<size_t>(r)]));
   if (is_x87(in) && !is_control_of_x87(in.mnemonic())) x87_instruction(i, item.access.valid);
   advance_versions(item);
   if (item.modifies) {

@@ -1,5 +1,6 @@
 // The second tier's first pass: which instructions a block has, what they read and write, which flags are dead.
 #include <algorithm>
+#include <bit>
 
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/translate/encoding.hpp"
@@ -23,7 +24,7 @@ bool is_gpr(const ZydisDecodedOperand& operand) {
 }
 
 bool is_gpr64(const ZydisDecodedOperand& operand) {
-  return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(operand.reg.value) == ZYDIS_REGCLASS_GPR64;
+  return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.reg.value >= ZYDIS_REGISTER_RAX && operand.reg.value <= ZYDIS_REGISTER_R15;
 }
 
 bool is_hint(const Instruction& in) {
@@ -103,13 +104,13 @@ bool Tier2::encodable(const Item& item) const {
     }
     if (host_of(r) < 0) elsewhere |= 1u << r;
   }
-  const int scratch = std::popcount(elsewhere);
+  const uint32_t scratch = (elsewhere >> kR10 & 1) + (elsewhere >> kR11 & 1) + (elsewhere >> kR15 & 1);
   if (high_byte) {  // these have no encoding with REX
     if (memory || scratch || (in.decoded.attributes & ZYDIS_ATTRIB_HAS_REX)) return false;
     for (uint32_t i = 0; i < in.decoded.operand_count; ++i)
       if (is_gpr(in.operand[i]) && host_of(gpr_index(in.operand[i].reg.value)) >= 8) return false;
   }
-  if (scratch > (memory ? 1 : 2)) return false;
+  if (scratch > (memory ? 1u : 2u)) return false;
   if (in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && in.decoded.opcode >= 0xa0 && in.decoded.opcode <= 0xa3) return false;
   const auto m = in.mnemonic();
   const bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
@@ -242,7 +243,9 @@ void Tier2::register_changes(Item& item) const {
     case Kind::Lea: break;
     default: return;
   }
-  item.written = static_cast<uint16_t>(register_use(in).written);
+  const RegisterUse use = register_use(in);
+  item.used = static_cast<uint16_t>(use.used);
+  item.written = static_cast<uint16_t>(use.written);
   const auto& to = in.operand[0];
   if (!is_gpr64(to)) return;
   const int r = gpr_index(to.reg.value);
@@ -267,8 +270,8 @@ void Tier2::register_changes(Item& item) const {
 
 void Tier2::advance_versions(const Item& item) {
   constexpr int64_t kFar = int64_t{1} << 30;
-  for (uint32_t r = 0; r < 16; ++r) {
-    if (!(item.written >> r & 1)) continue;
+  for (uint32_t left = item.written; left; left &= left - 1) {
+    const auto r = static_cast<uint32_t>(std::countr_zero(left));
     const int64_t moved = delta_[r] + item.adjustment;
     if (static_cast<int>(r) == item.adjusted && moved > -kFar && moved < kFar) {
       delta_[r] = moved;
@@ -322,7 +325,7 @@ Tier2::Access Tier2::stack_access(int64_t displacement, bool write, int base) co
 void Tier2::find_accesses() {
   version_ = {};
   delta_ = {};
-  for (auto& pointer : items_) {
+  for (Item* const pointer : items_) {
     Item& item = *pointer;
     switch (item.kind) {
       case Kind::Copy: {
@@ -373,12 +376,41 @@ bool Tier2::counts_freely(const Instruction& in, uint32_t key) {
   return condition_of(in.mnemonic()) >= 0 || is_hint(in) || Tier1::way_of(in, key, true) == Tier1::Way::Copy;
 }
 
+Tier2::Workspace::Workspace() {
+  for (uint32_t i = 0; i <= kMaxInstructions; ++i) pool.push_back(std::make_unique<Item>());
+}
+
+Tier2::Tier2(Workspace& workspace, Assembler& as, const uint8_t* cache_begin, const Thunks& thunks, const Tier2Options& options)
+    : as_(as),
+      begin_(cache_begin),
+      thunks_(thunks),
+      o_(options),
+      first_(as, options.key, false, options.virtual_clock),
+      workspace_(workspace),
+      items_(workspace.items),
+      stubs_(workspace.stubs) {
+  items_.clear();
+  stubs_.clear();
+  workspace_.live.clear();
+}
+
+Tier2::Item& Tier2::fresh_item() {
+  Item& item = *workspace_.pool[items_.size()];
+  item.offset = 0;
+  item.kind = Kind::Bridge;
+  item.reads = item.writes = item.live_out = 0;
+  item.modifies = false;
+  item.access = {};
+  item.used = item.written = 0;
+  item.adjusted = -1;
+  item.adjustment = 0;
+  return item;
+}
+
 bool Tier2::decode_all() {
   uint32_t offset = 0;
   while (items_.size() < kMaxInstructions && offset < kMaxBytes && at_ + offset < 4096) {
-    auto pointer = std::make_unique_for_overwrite<Item>();
-    Item& item = *pointer;
-    item = Item{};
+    Item& item = fresh_item();
     if (decode(o_.key, page_ + at_ + offset, 4096 - at_ - offset, item.in) != DecodeStatus::Ok) break;
     item.offset = static_cast<uint16_t>(offset);
     classify(item);
@@ -387,7 +419,7 @@ bool Tier2::decode_all() {
     flag_use(item);
     register_changes(item);
     offset += item.in.length();
-    items_.push_back(std::move(pointer));
+    items_.push_back(&item);
     switch (item.kind) {
       case Kind::Call:
       case Kind::CallIndirect:
@@ -407,25 +439,33 @@ bool Tier2::decode_across() {
   if (here >= bytes.size()) return false;
   std::copy_n(page_ + at_, here, bytes.begin());
   std::copy_n(second_page_, bytes.size() - here, bytes.begin() + here);
-  auto item = std::make_unique<Item>();
+  Item* const item = &fresh_item();
   if (decode(o_.key, bytes.data(), bytes.size(), item->in) != DecodeStatus::Ok || item->in.length() <= here) return false;
   classify(*item);
   if (item->kind == Kind::Bridge && o_.virtual_clock) return false;
   flag_use(*item);
   register_changes(*item);
   length_ = item->in.length();
-  items_.push_back(std::move(item));
+  items_.push_back(item);
   return true;
 }
 
 // The parts of the flags that code at an offset of the page may read before it writes them.
 uint8_t Tier2::live_at(int64_t page_offset) {
   if (o_.exact_flags || !in_page(page_offset)) return kAll;
+  const auto offset = static_cast<uint32_t>(page_offset);
+  for (const Live& known : workspace_.live)
+    if (known.offset == offset) return known.parts;
+  const uint8_t parts = find_live_at(offset);
+  workspace_.live.push_back({offset, parts});
+  return parts;
+}
+
+uint8_t Tier2::find_live_at(uint32_t at) {
   constexpr int kFar = 8;
   uint8_t undecided = kAll, live = 0;
-  auto at = static_cast<uint32_t>(page_offset);
   const uint32_t begin = at;
-  Item item;
+  Item& item = *workspace_.pool.back();
   for (int i = 0; i < kFar && undecided && at < 4096; ++i) {
     if (decode(o_.key, page_ + at, 4096 - at, item.in) != DecodeStatus::Ok) break;
     item.kind = Kind::Bridge;
