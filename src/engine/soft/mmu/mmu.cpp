@@ -41,7 +41,7 @@ void list(TlbSpace& space, uint32_t entry) {
   ++space.filled_count;
 }
 
-constexpr uint32_t kFetchFrom = kViewCount * TlbSpace::kEntries;
+constexpr uint32_t kFetchFrom = kViewCount * TlbSpace::kAll;
 
 uint32_t code_bit(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & 1023; }
 
@@ -73,8 +73,16 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
   TlbSpace& space = current(c);
   note_large(space, linear, result.page_size);
   TlbEntry& entry = space.tlb[view][tlb_index(linear)];
-  if (entry.read_tag == Mmu::kNoTag) list(space, view * TlbSpace::kEntries + tlb_index(linear));
   const uint64_t tag = linear & kPageMask;
+  if (entry.read_tag == Mmu::kNoTag) {
+    list(space, view * TlbSpace::kAll + tlb_index(linear));
+  } else if (entry.read_tag != tag) {
+    TlbEntry& victim = space.tlb[view][victim_index(entry.read_tag)];
+    if (victim.read_tag == Mmu::kNoTag) list(space, view * TlbSpace::kAll + victim_index(entry.read_tag));
+    victim = entry;
+  }
+  TlbEntry& stale = space.tlb[view][victim_index(tag)];
+  if (stale.read_tag == tag) stale.read_tag = stale.write_tag = stale.code_write_tag = Mmu::kNoTag;
   const Writing writing = way_of_writing(*slot, result.gpa);
   const bool direct = writing == Writing::Direct;
   // A page whose own entry is not dirty yet must be walked again for its first write.
@@ -225,7 +233,7 @@ void for_filled(TlbSpace& space, Data data, Fetch fetch) {
     for (uint32_t i = 0; i < space.filled_count; ++i) {
       const uint32_t entry = space.filled[i];
       if (entry < kFetchFrom)
-        data(space.tlb[entry / TlbSpace::kEntries][entry % TlbSpace::kEntries]);
+        data(space.tlb[entry / TlbSpace::kAll][entry % TlbSpace::kAll]);
       else
         fetch(space.fetch[(entry - kFetchFrom) / TlbSpace::kFetchEntries][(entry - kFetchFrom) % TlbSpace::kFetchEntries]);
     }
@@ -258,6 +266,7 @@ void global_code_moved(CpuState& c) {
 
 void flush_space(CpuState& c, uint32_t index) {
   count(c, Counter::TlbFlushes);
+  ++c.mmu->walk_generation;
   TlbSpace& space = c.mmu->space[index];
   for_filled(
       space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry& entry) { entry.tag = Mmu::kNoTag; });
@@ -268,6 +277,7 @@ void flush_space(CpuState& c, uint32_t index) {
 }
 
 void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
+  ++c.mmu->walk_generation;
   TlbSpace& space = c.mmu->space[index];
   const uint64_t tag = linear & kPageMask;
   if (space.large_filter >> (linear >> 30 & 63) & 1) {
@@ -284,6 +294,8 @@ void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
   for (auto& view : space.tlb) {
     TlbEntry& entry = view[tlb_index(linear)];
     if (entry.read_tag == tag) empty(entry);
+    TlbEntry& victim = view[victim_index(linear)];
+    if (victim.read_tag == tag) empty(victim);
   }
   for (auto& side : space.fetch) {
     FetchEntry& entry = side[(linear >> 12) & (Mmu::kFetchEntries - 1)];

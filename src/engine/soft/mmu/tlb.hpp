@@ -31,16 +31,30 @@ struct TlbSpace {
   static constexpr uint64_t kNoTag = 1;  // never page-aligned
   static constexpr uint32_t kEntries = 4096, kFetchEntries = 1024;
   static constexpr uint32_t kListed = 2048;
-  TlbEntry tlb[kViewCount][kEntries];
+  // Behind the entries those that gave way to others, at victim_index(): the slow path of look-ups finds them there.
+  static constexpr uint32_t kVictims = 256, kAll = kEntries + kVictims;
+  TlbEntry tlb[kViewCount][kAll];
   FetchEntry fetch[2][kFetchEntries];  // supervisor, user
   uint64_t large_filter;               // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all of that gigabyte
   uint64_t code_filter[16];            // bit (linear >> 12) & 1023: code was fetched from such a page
   uint64_t generation;
   uint32_t filled_count;           // beyond kListed: too many to list
-  uint16_t filled[kListed];        // what a flush has to empty: view * kEntries + i, behind those side * kFetchEntries + i
+  uint16_t filled[kListed];        // what a flush has to empty: view * kAll + i, behind those side * kFetchEntries + i
+};
+
+// What walks of 4-level paging found for 2 MiB: the page table, or the large page (a paging-structure cache and a large TLB entry; SDM
+// vol. 3, 4.10.2 and 4.10.3).
+struct WalkCacheEntry {
+  uint64_t generation, region;  // linear >> 21
+  uint32_t space;
+  bool writable, user, no_execute;  // by the structures above the table, or altogether
+  bool dirty, global;               // large page
+  const uint64_t* table;            // null: large
+  uint64_t gpa;                     // of the large page's part
 };
 
 struct Mmu {
+  static constexpr uint32_t kWalkCache = 1024;
   static constexpr uint64_t kNoTag = TlbSpace::kNoTag;
   static constexpr uint32_t kEntries = TlbSpace::kEntries, kFetchEntries = TlbSpace::kFetchEntries;
   TlbSpace space[kAddressSpaces];
@@ -50,6 +64,8 @@ struct Mmu {
   const PhysicalMap* map;
   uint64_t generation;   // the current space's: changes when what is remembered by linear address elsewhere goes stale
   uint64_t generations;  // given so far
+  WalkCacheEntry walk_cache[kWalkCache];
+  uint64_t walk_generation;  // the others are stale
   // Of the supervisor's global code (CpuState::global_code).
   uint64_t global_generation;
   uint64_t global_code_filter[16], global_large_filter;
@@ -61,6 +77,9 @@ inline uint64_t code_generation_of(const CpuState& c) {
 }
 
 inline uint32_t tlb_index(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & (TlbSpace::kEntries - 1); }
+inline uint32_t victim_index(uint64_t linear) {
+  return TlbSpace::kEntries + (static_cast<uint32_t>(linear >> 12 ^ linear >> 24) & (TlbSpace::kVictims - 1));
+}
 // Of the current space and view.
 inline const TlbEntry& tlb_entry(const CpuState& c, uint64_t linear) {
   return reinterpret_cast<const TlbEntry*>(c.tlb)[tlb_index(linear)];

@@ -63,6 +63,60 @@ static bool allowed(const CpuState& c, const WalkRequest& request, const WalkRes
   return !(request.write && !result.writable && (c.cr0 & cr0::kWp));
 }
 
+namespace {
+
+WalkCacheEntry& cached(const CpuState& c, uint64_t linear) {
+  return c.mmu->walk_cache[(linear >> 21 ^ c.address_space * 0x55) & (Mmu::kWalkCache - 1)];
+}
+
+// The walk's end, if its beginning is known and there is nothing to set or to refuse.
+bool walk_from_cache(const CpuState& c, uint64_t linear, const WalkRequest& request, WalkResult& result) {
+  const WalkCacheEntry& known = cached(c, linear);
+  if (known.region != linear >> 21 || known.generation != c.mmu->walk_generation || known.space != c.address_space) return false;
+  result.writable = known.writable;
+  result.user = known.user;
+  result.no_execute = known.no_execute;
+  if (known.table) {
+    const uint64_t entry = __atomic_load_n(known.table + (linear >> 12 & 0x1ff), __ATOMIC_RELAXED);
+    const bool nx = c.efer & efer::kNx;
+    const uint64_t needed = kPresentBit | kAccessedBit | (request.write ? kDirtyBit : 0);
+    if ((entry & needed) != needed || (entry & (kReservedHigh | (nx ? 0 : kNxBit)))) return false;
+    result.writable = result.writable && (entry & kWriteBit);
+    result.user = result.user && (entry & kUserBit);
+    result.no_execute = result.no_execute || (nx && (entry & kNxBit));
+    result.dirty = entry & kDirtyBit;
+    result.global = (entry & kGlobalBit) && (c.cr4 & cr4::kPge);
+    result.gpa = (entry & kAddressMask) | (linear & (kPageSize - 1));
+    result.page_size = kPageSize;
+  } else {
+    if (request.write && !known.dirty) return false;
+    result.dirty = known.dirty;
+    result.global = known.global;
+    result.gpa = known.gpa | (linear & 0x1fffff);
+    result.page_size = 0x200000;
+  }
+  result.ok = allowed(c, request, result);
+  return result.ok;
+}
+
+void keep_walk(CpuState& c, uint64_t linear, const Level* levels, uint32_t depth, const WalkResult& result) {
+  const bool large = result.page_size > kPageSize;
+  if (!large && (depth != 4 || !levels[3].place.host)) return;
+  WalkCacheEntry& entry = cached(c, linear);
+  entry = {c.mmu->walk_generation, linear >> 21, c.address_space, true, true, false, result.dirty, result.global, nullptr, 0};
+  for (uint32_t i = 0; i < (large ? depth : 3); ++i) {
+    entry.writable = entry.writable && (levels[i].entry & kWriteBit);
+    entry.user = entry.user && (levels[i].entry & kUserBit);
+    entry.no_execute = entry.no_execute || ((c.efer & efer::kNx) && (levels[i].entry & kNxBit));
+  }
+  if (large)
+    entry.gpa = result.gpa & ~uint64_t{0x1fffff};
+  else
+    entry.table = reinterpret_cast<const uint64_t*>(reinterpret_cast<uint64_t>(levels[3].place.host) & kPageMask);
+}
+
+}  // namespace
+
 WalkResult walk(const CpuState& c, const PhysicalMap& map, uint64_t linear, const WalkRequest& request, CpuState* effects) {
   WalkResult result{};
   if (!(c.cr0 & cr0::kPg)) {
@@ -74,6 +128,9 @@ WalkResult walk(const CpuState& c, const PhysicalMap& map, uint64_t linear, cons
   }
   const bool nx = c.efer & efer::kNx;
   const bool pae = c.cr4 & cr4::kPae;
+  const bool by_cache = effects && (c.efer & efer::kLma);
+  if (by_cache && walk_from_cache(c, linear, request, result)) return result;
+  result = {};
   const uint32_t error_base = (request.write ? pf::kWrite : 0) | (request.user ? pf::kUser : 0) |
                               (request.fetch && ((nx && pae) || (c.cr4 & cr4::kSmep)) ? pf::kFetch : 0);
   for (;;) {  // again when another processor changed an entry under the walk
@@ -186,6 +243,7 @@ WalkResult walk(const CpuState& c, const PhysicalMap& map, uint64_t linear, cons
       }
       if (!stable) continue;
     }
+    if (by_cache) keep_walk(*effects, linear, levels, depth, result);
     result.ok = true;
     return result;
   }

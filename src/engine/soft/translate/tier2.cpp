@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/mmu/tlb.hpp"
 #include "engine/soft/translate/runtime.hpp"
 #include "engine/soft/vcpu/replay.hpp"
 
@@ -38,6 +39,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
     as.align(16);
     thunk = as.here();
   };
+  Assembler::Label resolve_read;
   begin(thunks.enter);  // RDI: the entry
   as.alu_imm8(5, hRsp, 8);
   as.move(kS1, hRdi);
@@ -60,7 +62,48 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   as.alu_imm8(0, hRsp, 8);
   as.ret();
 
-  begin(thunks.resolve);
+  for (const bool write : {false, true}) {
+    // The entry may just have given way to another page's (TlbSpace::kVictims): if it answers for the whole range, that is all.
+    begin(thunks.resolve[write]);
+    as.push(hRax);
+    as.push(hRcx);
+    as.move(hRax, kS1);
+    as.shift_imm(5, hRax, 12);
+    as.move(hRcx, kS1);
+    as.shift_imm(5, hRcx, 24);
+    as.alu(0x31, hRax, hRcx, false);
+    as.byte(0x0f), as.byte(0xb6), as.byte(0xc0);  // movzx eax, al
+    static_assert(TlbSpace::kVictims == 256 && sizeof(TlbEntry) == 32);
+    as.shift_imm(4, hRax, 5, false);
+    as.with_memory(0x03, hRax, {.displacement = offsetof(CpuState, tlb), .gs = true});
+    constexpr auto kVictimsFrom = static_cast<int32_t>(TlbSpace::kEntries * sizeof(TlbEntry));
+    const Address tag{.base = hRax, .displacement = kVictimsFrom + (write ? 8 : 0)};
+    // The page of the range's last byte, then that of its first (ResolveForm).
+    as.move(hRcx, kS0);
+    as.shift_imm(5, hRcx, 48);
+    as.lea(hRcx, {.base = hRcx, .index = kS1, .displacement = -1});
+    as.alu_imm32(4, hRcx, static_cast<int32_t>(kPageMask));
+    as.with_memory(0x3b, hRcx, tag);
+    const auto not_last = as.jump_if(kNotZero);
+    as.move(hRcx, kS0);
+    as.shift_imm(5, hRcx, 32);
+    as.byte(0x0f), as.byte(0xb7), as.byte(0xc9);  // movzx ecx, cx
+    as.byte(0x48), as.byte(0xf7), as.byte(0xd9);  // neg rcx
+    as.alu(0x01, hRcx, kS1);
+    as.alu_imm32(4, hRcx, static_cast<int32_t>(kPageMask));
+    as.with_memory(0x3b, hRcx, tag);
+    const auto not_first = as.jump_if(kNotZero);
+    as.load(kS1, Address{.base = hRax, .displacement = kVictimsFrom + 16});
+    as.pop(hRcx);
+    as.pop(hRax);
+    as.ret();  // ZF is set: no ungrouped form is needed
+    as.bind(not_last);
+    as.bind(not_first);
+    as.pop(hRcx);
+    as.pop(hRax);
+    if (!write) resolve_read = as.jump();
+  }
+  as.bind(resolve_read);
   spill_all(as);
   as.alu_imm8(5, hRsp, 8);
   as.load(hRdi, offsetof(CpuState, self));
@@ -270,7 +313,7 @@ bool Tier2::emit_item(uint32_t i) {
     version_ = versions;
     delta_ = deltas;
     if (!stays) {
-      if (item.access.valid || item.kind == Kind::CallIndirect || (item.kind >= Kind::Swapgs && item.kind <= Kind::Sti))
+      if (item.access.valid || item.kind == Kind::CallIndirect || (item.kind >= Kind::Swapgs && item.kind <= Kind::Clac))
         need_state_flags();
       else if (!flags_)
         need_host_flags(true);
@@ -290,6 +333,8 @@ bool Tier2::emit_item(uint32_t i) {
     case Kind::Swapgs: swapgs(i); return true;
     case Kind::Cli: interrupt_flag(i, false); return true;
     case Kind::Sti: return i + 1 < items_.size() && items_[i + 1]->kind != Kind::Bridge ? (interrupt_flag(i, true), true) : bridge(i);
+    case Kind::Stac: access_flag(i, true); return true;
+    case Kind::Clac: access_flag(i, false); return true;
     case Kind::Pop: pop(i); return true;
     case Kind::Leave: leave(i); return true;
     case Kind::Call: call(i); return false;

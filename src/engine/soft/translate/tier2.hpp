@@ -41,7 +41,7 @@ struct Thunks {
   uint8_t* exit_state;  // the same with the flags in CpuState already
   uint8_t* leave;       // the same with everything in CpuState already
   uint8_t* miss;        // indirect jumps that found nothing
-  uint8_t* resolve;     // slow path of look-ups: R11 = linear address, R10 = ResolveForm; returns the addend in R11
+  uint8_t* resolve[2];  // by whether it writes: slow path of look-ups: R11 = linear address, R10 = ResolveForm; returns the addend in R11
   uint8_t* run_slow;    // leaves for one run of the instruction at RIP in the first tier; flags in CpuState
 };
 void emit_thunks(Assembler& as, Thunks& thunks);
@@ -112,9 +112,11 @@ class Tier2 {
     Condition,
     Nothing,
     Pause,
-    Swapgs,  // these three at CPL 0
+    Swapgs,  // these at CPL 0
     Cli,
     Sti,
+    Stac,
+    Clac,
     Bridge,  // the first tier's code
   };
   // Where the arithmetic flags are; none: nobody reads them any more, or a Recipe gives them.
@@ -249,6 +251,7 @@ class Tier2 {
   void push_flags(uint32_t i);
   void swapgs(uint32_t i);
   void interrupt_flag(uint32_t i, bool set);
+  void access_flag(uint32_t i, bool set);
   void pop(uint32_t i);
   void leave(uint32_t i);
   void call(uint32_t i);

@@ -161,6 +161,12 @@ void Tier2::classify(Item& item) const {
     case ZYDIS_MNEMONIC_PUSHFQ:
       if (!odd_prefix) item.kind = Kind::PushFlags;
       return;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+      // Whether CPUID has them does not change once there is long mode with SMAP in use, which the state tells.
+      if (odd_prefix || (o_.key & key::kUser) || o_.virtual_clock) return;
+      item.kind = m == ZYDIS_MNEMONIC_STAC ? Kind::Stac : Kind::Clac;
+      return;
     case ZYDIS_MNEMONIC_SWAPGS:
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:

@@ -2,6 +2,7 @@
 #include <new>
 
 #include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/mmu/tlb.hpp"
 #include "engine/soft/translate/encoding.hpp"
 #include "engine/soft/translate/runtime.hpp"
 #include "engine/soft/translate/tier2.hpp"
@@ -95,6 +96,32 @@ void Tier2::interrupt_flag(uint32_t i, bool set) {
     }
     stubs_.push_back(stub);
   }
+  advance_versions(item);
+}
+
+// STAC and CLAC at CPL 0, where CR4.SMAP says that CPUID has them; else the first tier decides.
+void Tier2::access_flag(uint32_t i, bool set) {
+  const Item& item = *items_[i];
+  before_clobber(item.live_in());
+  as_.test_state_imm32(offsetof(CpuState, cr4), static_cast<uint32_t>(cr4::kSmap));
+  Stub stub;
+  stub.kind = Stub::Kind::Slow;
+  stub.from = as_.jump_if(kZero).patch;
+  stub.item = i;
+  stub.flags = flags_;
+  if (!flags_ && recipe_valid()) {
+    stub.recipe = recipe_;
+    stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
+  }
+  stubs_.push_back(stub);
+  as_.alu_state_imm32(set ? 1 : 4, offsetof(CpuState, eflags_system), set ? eflags::kAc : ~eflags::kAc);
+  const uint32_t view = set ? kViewSupervisor : kViewSupervisorSmap;
+  as_.store_imm32(offsetof(CpuState, view), view);
+  as_.load(kS0, offsetof(CpuState, tlb_views));
+  as_.lea(kS0, {.base = kS0, .displacement = static_cast<int32_t>(view * sizeof(TlbSpace::tlb[0]))});
+  as_.store(offsetof(CpuState, tlb), kS0);
+  for (Group& group : groups_) group.valid = false;
+  addend_group_ = -1;
   advance_versions(item);
 }
 

@@ -223,7 +223,7 @@ void Tier2::emit_resolve(const Stub& stub) {
   count_back(stub.item);
   linear_into(stub.place, stub.displacement);
   as_.move_imm(kS0, stub.form.pack());
-  as_.call_to(thunks_.resolve);
+  as_.call_to(thunks_.resolve[stub.form.write]);
   if (stub.form.before || stub.form.behind > (stub.form.size & kOperandSize)) {
     // The instructions from here on were counted back: the other form counts them.
     Stub ungrouped;
