@@ -53,10 +53,21 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   as.store(kFlagBytes, hRax, 2);
   as.move(hRax, kS0);
   const auto state = as.jump();
+  const auto to_rip = [&](bool salted) {
+    if (salted) as.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
+    as.store(kRip, kS0);
+  };
+  begin(thunks.look);
+  to_rip(true);
+  const auto looks = as.jump();
+  begin(thunks.wrong_tag);
+  as.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
   begin(thunks.miss);
+  to_rip(false);
   as.store_imm32(offsetof(CpuState, jump_missed), 1);
   begin(thunks.exit_state);
   as.bind(state);
+  as.bind(looks);
   spill_all(as);
   thunks.leave = as.here();
   as.alu_imm8(0, hRsp, 8);
@@ -99,6 +110,29 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
     as.ret();  // ZF is set: no ungrouped form is needed
     as.bind(not_last);
     as.bind(not_first);
+    // Or just the range does not lie in the access's page.
+    constexpr auto kIndexMask = static_cast<int32_t>((TlbSpace::kEntries - 1) * sizeof(TlbEntry));
+    const Address own{.base = hRax, .displacement = write ? 8 : 0};
+    as.move(hRax, kS1);
+    as.shift_imm(5, hRax, 12 - 5);
+    as.alu_imm32(4, hRax, kIndexMask, false);
+    as.with_memory(0x03, hRax, {.displacement = offsetof(CpuState, tlb), .gs = true});
+    as.move(hRcx, kS1);
+    as.alu_imm32(4, hRcx, static_cast<int32_t>(kPageMask));
+    as.with_memory(0x3b, hRcx, own);
+    const auto not_own = as.jump_if(kNotZero);
+    as.byte(0x41), as.byte(0x0f), as.byte(0xb7), as.byte(0xca);  // movzx ecx, r10w: the access's size
+    as.lea(hRcx, {.base = hRcx, .index = kS1, .displacement = -1});
+    as.alu_imm32(4, hRcx, static_cast<int32_t>(kPageMask));
+    as.with_memory(0x3b, hRcx, own);
+    const auto crosses = as.jump_if(kNotZero);
+    as.load(kS1, Address{.base = hRax, .displacement = 16});
+    as.add_state_imm(offsetof(CpuState, counter) + 8 * static_cast<uint32_t>(Counter::Ungrouped), 1, true);  // clears ZF
+    as.pop(hRcx);
+    as.pop(hRax);
+    as.ret();
+    as.bind(not_own);
+    as.bind(crosses);
     as.pop(hRcx);
     as.pop(hRax);
     if (!write) resolve_read = as.jump();
@@ -163,10 +197,10 @@ void Tier2::emit_entries() {
   as_.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
   as_.with_memory(0x3b, kS0,
                   {.index = kS1, .scale = 3, .displacement = static_cast<int32_t>(kJumpTableOffset + offsetof(JumpTable, tag)), .gs = true});
-  as_.jump_if_to(kNotZero, thunks_.miss);
+  as_.jump_if_to(kNotZero, thunks_.wrong_tag);
   as_.compare_state_imm8(kRequestOffset, 0);
-  as_.jump_if_to(kNotZero, thunks_.exit_state);
-  as_.load(kS0, kRip);
+  as_.jump_if_to(kNotZero, thunks_.look);
+  as_.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
   if (at_) as_.lea(kS0, {.base = kS0, .displacement = -static_cast<int32_t>(at_)});
   as_.store(offsetof(CpuState, code_page), kS0);
   as_.align(8);

@@ -239,7 +239,6 @@ void Tier2::prepare_exit(uint8_t live) {
 
 void Tier2::through_table(uint32_t i, uint32_t popped, uint8_t live) {
   if (live || o_.exact_flags) need_state_flags(kS1);
-  as_.store(kRip, kS0);
   as_.store_imm32(offsetof(CpuState, jump_from), jump_from(at_ + items_[i]->offset, popped));
   table_jump(o_.key & key::kUser);
 }
@@ -329,7 +328,8 @@ void Tier2::emit_edge(const Stub& stub) {
   as_.jump_to(state ? thunks_.exit_state : thunks_.exit_host);
   const uint8_t* const indirect = as_.here();
   if (!state) save_flags(kS0);
-  store_rip(kS0, stub.target);
+  load_rip(kS0, stub.target);
+  as_.store_imm32(offsetof(CpuState, jump_from), kJumpComplete);
   table_jump(o_.key & key::kUser);
   if (as_.full()) return;
   auto* const made = new (const_cast<uint8_t*>(begin_) + record) Edge{};
