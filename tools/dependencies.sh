@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that Lodge needs and that are missing, with apt; quick and silent when all is there.
 #
-#   tools/dependencies.sh [GROUP...]     groups: build demo test lint (default: build demo test)
+#   tools/dependencies.sh [GROUP...]     groups: build demo test bench lint (default: build demo test)
 #
 # A package more? Add it to its group below, with what it is for.
 set -euo pipefail
@@ -21,7 +21,12 @@ demo_packages=(
 test_packages=(
     qemu-system-x86                         # an emulated AMD processor with SVM, for the nested machine
     acpica-tools                            # iasl takes the ACPI tables apart
+    stress-ng                               # verifies itself in guests
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
+)
+bench_packages=(
+    qemu-system-x86                         # the peer
+    xz-utils gzip openssl sqlite3 lua5.4 gcc libc6-dev zstd lz4
 )
 lint_packages=(clang-19 clang-tidy-19 clang-format-19)
 
@@ -82,6 +87,7 @@ for group in "$@"; do
         build) wanted+=("${build_packages[@]}") ;;
         demo) wanted+=("${demo_packages[@]}") ;;
         test) wanted+=("${test_packages[@]}") ;;
+        bench) wanted+=("${bench_packages[@]}") ;;
         lint) wanted+=("${lint_packages[@]}") ;;
         *) echo "usage: tools/dependencies.sh [build|demo|test|lint]..." >&2; exit 2 ;;
     esac

@@ -117,6 +117,9 @@ class Archive:
     def program(self, path):
         """A program of the host with the shared libraries that ldd names, each at the host's own path."""
         self.host_file(path)
+        self.libraries(path)
+
+    def libraries(self, path):
         listing = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(?:=> |^\s*)(/\S+) \(0x", listing, re.MULTILINE):
             self.host_file(library)

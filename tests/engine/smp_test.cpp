@@ -58,9 +58,8 @@ TEST(Smp, InitAndSipiStartAProcessor) {
 PAYLOAD(add_many, 64,
         "mov $20000, %ecx\n 1: lock incq 0x9000\n incq 0x9100(,%rsi,8)\n dec %ecx\n jnz 1b\n mov $1, %eax\n lock addq %rax, 0x9200\n 2: "
         "pause\n cmpq $2, 0x9200\n jne 2b\n" REPORT)
-TEST(Smp, LockedAdditionsDoNotGetLost) {
-  Guest guest(Mode::Long, 2);
-  guest.load(add_many());
+// The same code on both processors, RSI tells which one.
+void run_both(Guest& guest) {
   must(guest.vcpu(1).set_sregs([&] {
     kvm_sregs s = guest.sregs(0);
     s.apic_base = guest.sregs(1).apic_base;
@@ -82,9 +81,75 @@ TEST(Smp, LockedAdditionsDoNotGetLost) {
   second.join();
   ASSERT_TRUE(first.reported) << first;
   ASSERT_TRUE(other.reported) << other;
+}
+
+TEST(Smp, LockedAdditionsDoNotGetLost) {
+  Guest guest(Mode::Long, 2);
+  guest.load(add_many());
+  run_both(guest);
   EXPECT_EQ(guest.read64(0x9000), 40000u);
   EXPECT_EQ(guest.read64(0x9100), 20000u);
   EXPECT_EQ(guest.read64(0x9108), 20000u);
+}
+
+// Message passing: stores are seen in their order, and loads happen in theirs (SDM vol. 3, 8.2.3.2). Processor 1 writes the data, then the
+// flag; who sees the flag sees the data.
+PAYLOAD(message_passing, 64,
+        "test %rsi, %rsi\n jnz 2f\n"
+        "1: mov 0x9000, %rax\n mov 0x9040, %rbx\n cmp %rax, %rbx\n jae 3f\n incq 0x9300\n 3: cmp $50000, %rax\n jb 1b\n jmp 5f\n"
+        "2: mov $1, %ecx\n 4: mov %rcx, 0x9040\n mov %rcx, 0x9000\n inc %rcx\n cmp $50000, %rcx\n jbe 4b\n"
+        "5:" REPORT)
+TEST(Smp, MessagePassing) {
+  Guest guest(Mode::Long, 2);
+  guest.load(message_passing());
+  run_both(guest);
+  EXPECT_EQ(guest.read64(0x9300), 0u) << "times that the flag was there before the data";
+}
+
+// Store buffering: with a fence between, not both processors may miss the other's store (SDM vol. 3, 8.2.3.4 and 8.2.5). Rounds, with
+// barriers between them.
+#define BARRIER "add $2, %rdi\n lock incq 0x9200\n 7: pause\n cmp %rdi, 0x9200\n jb 7b\n"
+PAYLOAD(store_buffering, 64,
+        "xor %edi, %edi\n mov $1, %ecx\n mov %esi, %eax\n shl $6, %eax\n lea 0x9000(%rax), %r8\n xor $64, %eax\n lea 0x9000(%rax), %r9\n"
+        "1: " BARRIER "mov %rcx, (%r8)\n mfence\n mov (%r9), %rbx\n mov %rbx, 0x9100(,%rsi,8)\n" BARRIER
+        "test %rsi, %rsi\n jnz 2f\n cmp %rcx, 0x9100\n jae 2f\n cmp %rcx, 0x9108\n jae 2f\n incq 0x9300\n"
+        "2: inc %rcx\n cmp $400, %rcx\n jbe 1b\n" REPORT)
+TEST(Smp, StoreBufferingWithFences) {
+  Guest guest(Mode::Long, 2);
+  guest.load(store_buffering());
+  run_both(guest);
+  EXPECT_EQ(guest.read64(0x9300), 0u) << "rounds in which neither saw the other's store";
+  EXPECT_EQ(guest.read64(0x9000), 400u);
+}
+
+// Cross-modifying code (SDM vol. 3, 8.1.3): processor 1 changes an instruction of a function and then says so; processor 0 serialises and
+// calls it. It must find what was announced, or something newer.
+PAYLOAD(cross_modifying, 64,
+        "test %rsi, %rsi\n jnz 2f\n"
+        "1: mov 0x9000, %r8\n xor %eax, %eax\n cpuid\n mov $0xa100, %eax\n call *%rax\n cmp %r8, %rax\n jae 3f\n incq 0x9300\n"
+        "3: cmp $5000, %r8\n jb 1b\n jmp 5f\n"
+        "2: mov $1, %ecx\n 4: mov %ecx, 0xa101\n mov %rcx, 0x9000\n inc %rcx\n cmp $5000, %rcx\n jbe 4b\n"
+        "5:" REPORT)
+PAYLOAD(changed_function, 64, "mov $0, %eax\n ret\n")
+TEST(Smp, CrossModifyingCode) {
+  Guest guest(Mode::Long, 2);
+  guest.load(cross_modifying());
+  guest.write(0xa100, changed_function());
+  run_both(guest);
+  EXPECT_EQ(guest.read64(0x9300), 0u) << "calls that ran code from before the announcement";
+}
+
+// A JIT compiler's way: functions of one page written again and again from code elsewhere, called in between.
+PAYLOAD(rewriting, 64,
+        "xor %ecx, %ecx\n xor %ebx, %ebx\n"
+        "1: mov %ecx, %edx\n and $7, %edx\n shl $6, %edx\n add $0xa000, %edx\n movb $0xb8, (%rdx)\n mov %ecx, 1(%rdx)\n movb $0xc3, 5(%rdx)\n"
+        "call *%rdx\n add %rax, %rbx\n call *%rdx\n add %rax, %rbx\n inc %ecx\n cmp $2000, %ecx\n jb 1b\n mov %rbx, 0x9000\n" REPORT)
+TEST(SelfModifying, FunctionsOfAnotherPage) {
+  Guest guest(Mode::Long);
+  guest.load(rewriting());
+  const Stop stop = guest.run();
+  ASSERT_TRUE(stop.reported) << stop;
+  EXPECT_EQ(guest.read64(0x9000), 1999u * 2000);
 }
 
 // An interrupt from one processor stops a loop of the other, which answers through memory.

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,6 +293,53 @@ def virtual_clock(bench):
 
 
 @case
+def lockstep(bench):
+    """Both tiers of the software engine take a stock kernel through the same states (tools/lockstep.py)."""
+    tool = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools", "lockstep.py")
+    initrd = os.path.join(bench.folder, "initrd-script")
+    flavour = bench.options.flavour
+    script = "".join(("seq 3000 | md5sum\n", "seq 2000 | gzip -9 | gunzip | sha256sum\n", "echo 2^500 | bc\n",
+                      "awk 'BEGIN { for (i = 0; i < 20000; i++) s += sqrt(i); print s }'\n",
+                      "for i in 1 2 3 4 5 6 7 8; do (cat /proc/cpuinfo | sort | sha1sum) & done; wait\n")) * bench.options.times
+    guest_image.flavour_image(bench.flavour_folder(flavour), script).write(initrd)
+    command = [sys.executable, tool, "--lodge", bench.options.lodge, "--every", "200000", "--",
+               "--kernel", bench.kernel(flavour), "--initrd", initrd, "--append", "console=ttyS0", "-m", "256M"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    check(run.returncode == 0, f"exit code {run.returncode}:\n{run.stdout[-4000:]}")
+    compared = int(re.search(r"no difference in ([\d,]+)", run.stdout)[1].replace(",", ""))
+    check(compared > 300_000_000, f"only {compared:,} instructions were compared")
+
+
+# Each a fixed amount of work, checked by stress-ng itself.
+STRESSORS = ("--cpu 2 --cpu-ops 60", "--vm 2 --vm-bytes 16M --vm-ops 2000", "--fault 1 --fault-ops 2000", "--signal 1 --signal-ops 20000",
+             "--fork 2 --fork-ops 400", "--switch 2 --switch-ops 20000", "--futex 2 --futex-ops 2000",
+             "--mmap 1 --mmap-bytes 4M --mmap-ops 20", "--timer 1 --timer-ops 500", "--tlb-shootdown 2 --tlb-shootdown-ops 200",
+             "--icache 2 --icache-ops 40", "--membarrier 2 --membarrier-ops 50", "--atomic 2 --atomic-ops 200")
+
+
+@case
+def stress(bench):
+    """stress-ng --verify in a guest: processors, memory, faults, signals, processes, TLB shoot-downs, code that changes."""
+    program = shutil.which("stress-ng")
+    if not program:
+        raise Skip("there is no stress-ng")
+    options = bench.options
+    lines = ["cd /tmp"] + [f"{program} --verify --temp-path /tmp --no-rand-seed --oomable -q {stressor} && echo stress-ok"
+                           for stressor in STRESSORS] * options.times
+    image = guest_image.flavour_image(bench.flavour_folder(options.flavour), "\n".join(lines) + "\n")
+    image.program(program)
+    initrd = os.path.join(bench.folder, "initrd-script")
+    image.write(initrd)
+    command = bench.command(flavour=options.flavour, cpus=options.cpus, initrd=initrd, append="quiet")
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         timeout=(BOOT_SECONDS + END_SECONDS) * options.times, check=False)
+    output = run.stdout.decode(errors="replace")
+    check(run.returncode == 0, f"exit code {run.returncode}:\n{output[-3000:]}")
+    passed = output.count("stress-ok")
+    check(passed == len(STRESSORS) * options.times, f"{passed} of {len(STRESSORS) * options.times} stressors passed:\n{output[-3000:]}")
+
+
+@case
 def power_button(bench):
     """The first SIGTERM or SIGINT is the power button: the guest shuts down by itself, exit code 0."""
     with bench.booted() as guest:
@@ -489,6 +537,7 @@ def main():
     parser.add_argument("case", choices=sorted(CASES))
     parser.add_argument("--flavour", default="cloud-amd64", choices=("amd64", "cloud-amd64", "686-pae"))
     parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--times", type=int, default=1, help="lockstep and stress: the guest's work so many times")
     parser.add_argument("--signal", default="SIGTERM", choices=("SIGTERM", "SIGINT"))
     options = parser.parse_args()
     try:

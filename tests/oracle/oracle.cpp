@@ -26,7 +26,7 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: oracle [--seconds N | --count N] [--seed S] [--mode 16|32|64] [--filter MNEMONIC] [--insn \"HEX BYTES\"]\n"
-    "              [--case CASESEED] [--native] [--list-uncovered] [--list-excluded] [--max-mismatches N] [--verbose]\n"
+    "              [--case CASESEED] [--native] [--list-uncovered] [--list-excluded] [--max-mismatches N] [--verbose] [--tier 1|2]\n"
     "  Random instructions natively and in the engine; registers, flags, vectors, memory and faults are compared.\n"
     "  --count N        cases for each mode (default 20000)\n"
     "  --case CASESEED  the one case that a reproducer names\n"
@@ -40,6 +40,7 @@ struct Options {
   std::string filter;
   std::vector<uint8_t> instruction;
   std::optional<uint64_t> case_seed;
+  uint32_t tier = 2;  // the engine's: 1 is its first alone
   bool native = false, list_uncovered = false, list_excluded = false, verbose = false;
 };
 
@@ -93,6 +94,8 @@ std::optional<Options> parse(int argc, char** argv) {
       if (!o.case_seed) return std::nullopt;
     } else if (name == "--mode" && (value == "16" || value == "32" || value == "64")) {
       o.modes = {value == "16" ? Mode::Code16 : value == "32" ? Mode::Code32 : Mode::Code64};
+    } else if (name == "--tier" && (value == "1" || value == "2")) {
+      o.tier = value == "1" ? 1 : 2;
     } else if (name == "--filter") {
       o.filter = value;
     } else if (name == "--insn") {
@@ -161,7 +164,7 @@ Result<> Oracle::start() {
   sigemptyset(&alarm);
   sigaddset(&alarm, SIGALRM);
   ::pthread_sigmask(SIG_BLOCK, &alarm, nullptr);
-  system_ = TRY(engine::soft::create_system({.exact_flags = true, .state_trace = {}}));
+  system_ = TRY(engine::soft::create_system({.second_tier = o_.tier == 2, .exact_flags = true, .state_trace = {}}));
   guest_ = TRY(Guest::create(*system_));
   ::pthread_sigmask(SIG_UNBLOCK, &alarm, nullptr);
   return {};
