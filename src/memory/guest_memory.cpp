@@ -8,7 +8,7 @@
 namespace lodge::memory {
 
 namespace {
-constexpr uint64_t kPage = 4096;
+constexpr uint64_t kPage = 4096, kLargePage = uint64_t{2} << 20;
 }
 
 Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::vector<Range> ranges) {
@@ -24,27 +24,27 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::vector<Range> rang
   }
   if (memory->size_ == 0) return fail(ErrorKind::Internal, "guest memory of size 0");
 
-  memory->fd_ = Fd(memfd_create("lodge-guest-memory", MFD_CLOEXEC));
-  if (!memory->fd_) return os_fail("memfd_create for guest memory");
-  if (ftruncate(memory->fd_.get(), static_cast<off_t>(memory->size_)) != 0)
-    return os_fail(fmt::format("reserving {} MiB of guest memory", memory->size_ >> 20));
-  void* base = mmap(nullptr, memory->size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd_.get(), 0);
+  // Aligned to the host's large pages, of which the kernel then makes it.
+  const uint64_t reserved = memory->size_ + kLargePage;
+  void* const base = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return os_fail(fmt::format("mapping {} MiB of guest memory", memory->size_ >> 20));
-  memory->base_ = static_cast<std::byte*>(base);
+  memory->mapping_ = {static_cast<std::byte*>(base), reserved};
+  const uint64_t begin = (reinterpret_cast<uint64_t>(base) + kLargePage - 1) / kLargePage * kLargePage;
+  memory->base_ = reinterpret_cast<std::byte*>(begin);
   // A core dump of the VM process is about Lodge; the guest's memory would only make it huge.
-  madvise(base, memory->size_, MADV_DONTDUMP);
-  madvise(base, memory->size_, MADV_HUGEPAGE);
+  madvise(memory->base_, memory->size_, MADV_DONTDUMP);
+  madvise(memory->base_, memory->size_, MADV_HUGEPAGE);
 
   uint64_t offset = 0;
   for (const Range& range : ranges) {
-    memory->regions_.push_back({range, memory->base_ + offset, offset});
+    memory->regions_.push_back({range, memory->base_ + offset});
     offset += range.size;
   }
   return memory;
 }
 
 GuestMemory::~GuestMemory() {
-  if (base_) munmap(base_, size_);
+  if (!mapping_.empty()) munmap(mapping_.data(), mapping_.size());
 }
 
 std::span<std::byte> GuestMemory::span(uint64_t gpa, uint64_t length) const {

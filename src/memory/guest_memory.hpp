@@ -1,7 +1,7 @@
-// Guest RAM as the host sees it: one memfd, mapped once, laid out in guest-physical ranges.
+// Guest RAM as the host sees it: one mapping, laid out in guest-physical ranges.
 //
-// The memory is shared (MAP_SHARED on a memfd), so that snapshots, migration and vhost-user can hand it on.
-// Pages that the guest never touched cost nothing. Threads: reads and writes from any thread; the layout
+// The memory is the process's own (anonymous), since most hosts make large pages of that only: kernels come with shared memory's turned
+// off. Pages that the guest never touched cost nothing. Threads: reads and writes from any thread; the layout
 // is fixed after create().
 #pragma once
 
@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "base/fd.hpp"
 #include "memory/coherence.hpp"
 
 namespace lodge::memory {
@@ -32,10 +31,8 @@ class GuestMemory {
 
   struct Region : Range {
     std::byte* host = nullptr;  // first byte of the range in this process
-    uint64_t file_offset = 0;   // its place in fd()
   };
   [[nodiscard]] std::span<const Region> regions() const { return regions_; }
-  [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] uint64_t size() const { return size_; }
 
   // The engine that must hear of device writes; set once, before the first write of a running guest.
@@ -59,7 +56,7 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
-  Fd fd_;
+  std::span<std::byte> mapping_;
   std::byte* base_ = nullptr;
   uint64_t size_ = 0;
   std::vector<Region> regions_;

@@ -27,7 +27,7 @@ struct FetchEntry {
   uint64_t gpa;
 };
 
-struct TlbSpace {
+struct alignas(64) TlbSpace {  // an entry lies in one cache line
   static constexpr uint64_t kNoTag = 1;  // never page-aligned
   static constexpr uint32_t kEntries = 4096, kFetchEntries = 1024;
   static constexpr uint32_t kListed = 2048;

@@ -88,6 +88,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
     as.shift_imm(4, hRax, 5, false);
     as.with_memory(0x03, hRax, {.displacement = offsetof(CpuState, tlb), .gs = true});
     constexpr auto kVictimsFrom = static_cast<int32_t>(TlbSpace::kEntries * sizeof(TlbEntry));
+    constexpr auto kIndexMask = static_cast<int32_t>((TlbSpace::kEntries - 1) * sizeof(TlbEntry));
     const Address tag{.base = hRax, .displacement = kVictimsFrom + (write ? 8 : 0)};
     // The page of the range's last byte, then that of its first (ResolveForm).
     as.move(hRcx, kS0);
@@ -104,14 +105,45 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
     as.alu_imm32(4, hRcx, static_cast<int32_t>(kPageMask));
     as.with_memory(0x3b, hRcx, tag);
     const auto not_first = as.jump_if(kNotZero);
-    as.load(kS1, Address{.base = hRax, .displacement = kVictimsFrom + 16});
+    // It takes its place again; the one there becomes a victim, if a flush would find it: in a place that was taken before.
+    as.push(hRdx);
+    as.move(hRcx, kS1);
+    as.shift_imm(5, hRcx, 12 - 5);
+    as.alu_imm32(4, hRcx, kIndexMask, false);
+    as.with_memory(0x03, hRcx, {.displacement = offsetof(CpuState, tlb), .gs = true});
+    as.load(hRdx, Address{.base = hRcx});
+    as.move(kS0, hRdx);
+    as.shift_imm(5, hRdx, 12);
+    as.shift_imm(5, kS0, 24);
+    as.alu(0x31, hRdx, kS0, false);
+    as.byte(0x0f), as.byte(0xb6), as.byte(0xd2);  // movzx edx, dl
+    as.shift_imm(4, hRdx, 5, false);
+    as.with_memory(0x03, hRdx, {.displacement = offsetof(CpuState, tlb), .gs = true});
+    as.load(kS0, Address{.base = hRdx, .displacement = kVictimsFrom});
+    as.alu_imm32(7, kS0, static_cast<int32_t>(TlbSpace::kNoTag));
+    const auto untaken = as.jump_if(kZero);
+    for (int32_t field = 0; field < 32; field += 8) {
+      as.load(kS0, Address{.base = hRax, .displacement = kVictimsFrom + field});
+      as.load(kS1, Address{.base = hRcx, .displacement = field});
+      as.store(Address{.base = hRcx, .displacement = field}, kS0);
+      as.store(Address{.base = hRdx, .displacement = kVictimsFrom + field}, kS1);
+    }
+    const auto taken = as.jump();
+    as.bind(untaken);
+    for (int32_t field = 0; field < 32; field += 8) {
+      as.load(kS0, Address{.base = hRax, .displacement = kVictimsFrom + field});
+      as.store(Address{.base = hRcx, .displacement = field}, kS0);
+    }
+    as.bind(taken);
+    as.load(kS1, Address{.base = hRcx, .displacement = 16});
+    as.alu(0x31, kS0, kS0, false);  // sets ZF: no ungrouped form is needed
+    as.pop(hRdx);
     as.pop(hRcx);
     as.pop(hRax);
-    as.ret();  // ZF is set: no ungrouped form is needed
+    as.ret();
     as.bind(not_last);
     as.bind(not_first);
     // Or just the range does not lie in the access's page.
-    constexpr auto kIndexMask = static_cast<int32_t>((TlbSpace::kEntries - 1) * sizeof(TlbEntry));
     const Address own{.base = hRax, .displacement = write ? 8 : 0};
     as.move(hRax, kS1);
     as.shift_imm(5, hRax, 12 - 5);
