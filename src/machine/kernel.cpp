@@ -133,11 +133,20 @@ Result<Kernel> Kernel::create(std::vector<uint8_t> file, std::string path, bool 
   return kernel;
 }
 
+Result<> Kernel::need_unpacked() const {
+  if (!unpacked() || !unpacked_.empty()) return {};
+  unpacked_ = TRY(unpack(bzimage_->payload, kUnpackedLimit));
+  elf_ = TRY(parse_elf(unpacked_));
+  return {};
+}
+
 Result<> Kernel::load_segments(memory::GuestMemory& memory) const {
+  TRY(need_unpacked());
   for (const ElfImage::Segment& segment : elf_->segments) {
     // Memory is zero before a boot, which is what lies behind the bytes of the file.
     if (auto stored = store(memory, segment.physical, std::as_bytes(segment.bytes)); !stored) return stored;
   }
+  unpacked_ = std::vector<uint8_t>();
   return {};
 }
 

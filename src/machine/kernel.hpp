@@ -42,7 +42,7 @@ class Kernel {
     std::string_view initrd_path;  // for messages
     uint64_t rsdp = 0;
   };
-  // Writes kernel, initrd and boot data. ErrorKind::Usage when the memory does not suffice.
+  // Writes kernel, initrd and boot data; one thread at a time. ErrorKind::Usage when the memory does not suffice.
   [[nodiscard]] Result<Entry> place(memory::GuestMemory& memory, const MemoryMap& map, const Boot& boot) const;
 
   [[nodiscard]] bool unpacked() const { return bzimage_ && elf_; }
@@ -52,15 +52,17 @@ class Kernel {
   [[nodiscard]] Result<Entry> place_bzimage(memory::GuestMemory& memory, const MemoryMap& map, const Boot& boot) const;
   [[nodiscard]] Result<Entry> place_pvh(memory::GuestMemory& memory, const MemoryMap& map, const Boot& boot) const;
   [[nodiscard]] uint64_t bzimage_end() const;
+  [[nodiscard]] Result<> need_unpacked() const;
   [[nodiscard]] Result<> load_segments(memory::GuestMemory& memory) const;
   [[nodiscard]] Result<uint64_t> place_initrd(memory::GuestMemory& memory, const MemoryMap& map, const Boot& boot, uint64_t kernel_end,
                                               uint64_t highest, bool may_be_above_4g) const;
 
   std::string path_;
   std::vector<uint8_t> file_;
-  std::vector<uint8_t> unpacked_;
+  // Some ten megabytes that only place() needs: given back behind it, and unpacked again for the next boot.
+  mutable std::vector<uint8_t> unpacked_;
   std::optional<BzImage> bzimage_;
-  std::optional<ElfImage> elf_;  // points into file_ or unpacked_
+  mutable std::optional<ElfImage> elf_;  // its segments point into file_ or unpacked_
 };
 
 }  // namespace lodge::machine

@@ -58,9 +58,11 @@ struct CodeCache {
     if (writable) munmap(writable, size);
     if (executable) munmap(executable, size);
     if (index.by_code) munmap(index.by_code, by_code_bytes());
+    if (index.bucket) munmap(index.bucket, kBucketBytes);
   }
   // A translation of the second tier takes more than this.
   static constexpr uint64_t kLeastBytes = 64;
+  static constexpr uint64_t kBucketBytes = CodeIndex::kBuckets * sizeof(std::atomic<Block*>);
   [[nodiscard]] uint64_t by_code_bytes() const { return size / kLeastBytes * sizeof(Block*); }
 };
 
@@ -92,6 +94,9 @@ CodeCache* code_cache_create(const CodeCacheOptions& options) {
   void* const by_code = mmap(nullptr, cache->by_code_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (by_code == MAP_FAILED) return nullptr;
   cache->index.by_code = static_cast<Block**>(by_code);
+  void* const bucket = mmap(nullptr, CodeCache::kBucketBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (bucket == MAP_FAILED) return nullptr;
+  cache->index.bucket = static_cast<std::atomic<Block*>*>(bucket);
   Assembler as(cache->writable, cache->writable + kLargestBlock);
   emit_thunks(as, cache->thunks);
   cache->index.enter = cache->executable + (cache->thunks.enter - cache->writable);
@@ -267,7 +272,7 @@ void reset(CodeCache& cache, Quiesce& quiesce) {
   for (auto& [start, page] : cache.pages) page.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
   cache.pages.clear();
   for (MixedPage& mixed : cache.index.mixed) mixed.host.store(nullptr, std::memory_order_relaxed);
-  for (auto& bucket : cache.index.bucket) bucket.store(nullptr, std::memory_order_relaxed);
+  for (uint32_t i = 0; i < CodeIndex::kBuckets; ++i) cache.index.bucket[i].store(nullptr, std::memory_order_relaxed);
   cache.blocks.clear();
   cache.tier2.clear();
   cache.index.by_code_count.store(0);

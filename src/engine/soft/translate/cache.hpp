@@ -81,7 +81,7 @@ struct CodeIndex {
   [[nodiscard]] MixedPage& mixed_of(const uint8_t* page) { return mixed[reinterpret_cast<uint64_t>(page) >> 12 & (kMixedPages - 1)]; }
 
   static constexpr uint32_t kBuckets = 1u << 18;
-  std::atomic<Block*> bucket[kBuckets];
+  std::atomic<Block*>* bucket;  // kBuckets
   std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it
   const uint8_t *code_begin, *code_end;
   uint8_t* writable;        // the same bytes

@@ -471,9 +471,11 @@ bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t 
   find_accesses();
   find_liveness();
   result.offset.reserve(items_.size());
-  result.x87_opcode.reserve(items_.size());
+  const bool x87 = std::ranges::any_of(items_, [](const Item* item) { return is_x87(item->in); });
+  if (x87) result.x87_opcode.reserve(items_.size());
   for (const Item* const item : items_) {
     result.offset.push_back(item->offset);
+    if (!x87) continue;
     result.x87_opcode.push_back(
         is_x87(item->in) ? static_cast<uint16_t>((item->in.decoded.opcode & 7) << 8 | item->in.bytes[item->in.decoded.raw.modrm.offset]) : uint16_t{0});
   }

@@ -73,7 +73,7 @@ struct Tier2Code {
     int8_t x87;         // the instruction whose x87 pointers are still to be committed, -1: none
   };
   std::vector<Side> side;
-  std::vector<uint16_t> x87_opcode;  // of each instruction
+  std::vector<uint16_t> x87_opcode;  // of each instruction; empty if none is an x87 one
 };
 
 // Translates one block.
