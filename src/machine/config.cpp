@@ -19,6 +19,8 @@ Result<> validate(const Config& config) {
   if (config.cpu != "host") return fail(ErrorKind::Usage, "unknown processor model '{}': use host", config.cpu);
   if (config.virtual_clock && config.engine == "kvm")
     return fail(ErrorKind::Usage, "--virtual-clock needs --engine soft: the kernel's engine runs in real time");
+  if (!config.jitdump.empty() && config.engine == "kvm")
+    return fail(ErrorKind::Usage, "--jitdump needs --engine soft: the kernel's engine translates nothing");
   if (!config.profile.empty() && config.engine == "kvm")
     return fail(ErrorKind::Usage, "--profile needs --engine soft: for the kernel's engine there is perf kvm");
   if (!config.state_trace.empty() && !config.virtual_clock) return fail(ErrorKind::Usage, "--state-trace needs --virtual-clock");

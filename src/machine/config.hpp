@@ -30,10 +30,11 @@ struct Config {
   uint64_t watch_ns = 2'000'000'000;   // how often the vCPUs are looked at, to find a guest that is stuck for good
   uint64_t code_cache = 0;             // soft engine only: bytes for translated code; 0: its own choice
   uint32_t soft_tier = 2;              // soft engine only: 1 translates single instructions, 2 whole blocks
+  std::string jitdump;                 // soft engine: folder for what perf wants to know of translated code; empty: none
   std::string profile;                 // soft engine: file for a report of where the guest's time went; empty: none
   std::string state_trace;             // soft engine with a virtual clock: file for the processor's states; empty: none
   uint64_t state_trace_every = 1'000'000, state_trace_from = 0;  // instructions
-  bool virtual_clock = false;          // soft engine only: time is a function of the instructions executed
+  bool virtual_clock = false;                                    // soft engine only: time is a function of the instructions executed
 };
 
 // ErrorKind::Usage with what is wrong and what would be right. Looks at no file.

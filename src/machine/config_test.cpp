@@ -63,6 +63,14 @@ TEST(Config, AProfileNeedsTheSoftEngine) {
   expect_refused(config, "soft");
 }
 
+TEST(Config, AJitDumpNeedsTheSoftEngine) {
+  Config config = good();
+  config.jitdump = "/tmp";
+  EXPECT_TRUE(validate(config));
+  config.engine = "kvm";
+  expect_refused(config, "soft");
+}
+
 const std::string kMeminfo =
     "MemTotal:        8388608 kB\nMemFree: 10 kB\nMemAvailable:    4194304 kB\nSwapTotal:       1048576 kB\nSwapFree:        1048576 kB\n";
 

@@ -140,10 +140,11 @@ TEST(Smp, CrossModifyingCode) {
 }
 
 // A JIT compiler's way: functions of one page written again and again from code elsewhere, called in between.
-PAYLOAD(rewriting, 64,
-        "xor %ecx, %ecx\n xor %ebx, %ebx\n"
-        "1: mov %ecx, %edx\n and $7, %edx\n shl $6, %edx\n add $0xa000, %edx\n movb $0xb8, (%rdx)\n mov %ecx, 1(%rdx)\n movb $0xc3, 5(%rdx)\n"
-        "call *%rdx\n add %rax, %rbx\n call *%rdx\n add %rax, %rbx\n inc %ecx\n cmp $2000, %ecx\n jb 1b\n mov %rbx, 0x9000\n" REPORT)
+PAYLOAD(
+    rewriting, 64,
+    "xor %ecx, %ecx\n xor %ebx, %ebx\n"
+    "1: mov %ecx, %edx\n and $7, %edx\n shl $6, %edx\n add $0xa000, %edx\n movb $0xb8, (%rdx)\n mov %ecx, 1(%rdx)\n movb $0xc3, 5(%rdx)\n"
+    "call *%rdx\n add %rax, %rbx\n call *%rdx\n add %rax, %rbx\n inc %ecx\n cmp $2000, %ecx\n jb 1b\n mov %rbx, 0x9000\n" REPORT)
 TEST(SelfModifying, FunctionsOfAnotherPage) {
   Guest guest(Mode::Long);
   guest.load(rewriting());

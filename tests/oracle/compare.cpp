@@ -31,11 +31,11 @@ bool is_fault(uint8_t vector) { return (vector >= 10 && vector <= 14) || vector 
 // What Intel's processors leave behind when an instruction's memory operand faults, although the instruction runs again from its
 // beginning then. AMD's leave everything as it was, and so does the engine.
 struct Leftovers {
-  bool order = false;    // which of several elements faults first
-  bool x87 = false;      // the stack is already MMX's (TOP is 0)
-  bool mxcsr = false;    // exception flags of a conversion whose store faults
-  bool memory = false;   // a part of the operand
-  bool pushed = false;   // the return address of a CALL whose target is not canonical
+  bool order = false;   // which of several elements faults first
+  bool x87 = false;     // the stack is already MMX's (TOP is 0)
+  bool mxcsr = false;   // exception flags of a conversion whose store faults
+  bool memory = false;  // a part of the operand
+  bool pushed = false;  // the return address of a CALL whose target is not canonical
 };
 
 Leftovers leftovers(const Case& test) {

@@ -25,76 +25,80 @@ Result<> set_text(std::string& field, std::string_view value) {
 
 constexpr auto
     kOptions =
-        std::to_array<Option>(
-            {
-                {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry", false,
-                 [](Config& config, std::string_view value) { return set_text(config.kernel, value); }},
-                {"--initrd", "", "FILE", "the initial RAM disk", false,
-                 [](Config& config, std::string_view value) { return set_text(config.initrd, value); }},
-                {"--append", "", "STRING", "the kernel's command line, such as \"console=ttyS0\"", false,
-                 [](Config& config, std::string_view value) { return set_text(config.append, value); }},
-                {"--memory", "-m", "SIZE", "the guest's memory: MiB, or with K, M, G or T; at least 16M (default 1G)", false,
-                 [](Config& config, std::string_view value) -> Result<> {
-                   config.memory = TRY(parse_size(value));
-                   return {};
-                 }},
-                {"--cpus", "-c", "NUMBER", "virtual processors, 1 to 254 (default 1)", false,
-                 [](Config& config, std::string_view value) -> Result<> {
-                   config.vcpus = static_cast<uint32_t>(std::min<uint64_t>(TRY(parse_number(value)), UINT32_MAX));
-                   return {};
-                 }},
-                {"--engine", "", "auto|kvm|soft",
-                 "what runs the processors: the kernel's KVM, Lodge's own engine, or the first that works (default auto)", false,
-                 [](Config& config, std::string_view value) { return set_text(config.engine, value); }},
-                {"--cpu", "", "MODEL", "the processor model: host, all that the engine can do (default host)", false,
-                 [](Config& config, std::string_view value) { return set_text(config.cpu, value); }},
-                {"--serial", "", "LINE", "where the serial port leads: stdio, null, file:PATH or unix:PATH (default stdio)", false,
-                 [](Config& config, std::string_view value) { return set_text(config.serial, value); }},
-                {"--no-reboot", "", "", "end when the guest resets instead of booting it again", false,
-                 [](Config& config, std::string_view) -> Result<> {
-                   config.reboot = false;
-                   return {};
-                 }},
-                {"--name", "", "NAME", "the machine's name, which ps shows (default: the kernel's file name)", false,
-                 [](Config& config, std::string_view value) { return set_text(config.name, value); }},
-                {"--debug-console", "", "null|file:PATH", "bytes that the guest writes to the ports 0xE9 and 0x402 (default null)", false,
-                 [](Config& config, std::string_view value) { return set_text(config.debug_console, value); }},
-                {"--profile", "", "FILE", "engine soft: a report of where the guest's time goes, written at the end", false,
-                 [](Config& config, std::string_view value) { return set_text(config.profile, value); }},
-                {"--no-unpack", "", "", "let a bzImage unpack itself inside the guest", true,
-                 [](Config& config, std::string_view) -> Result<> {
-                   config.unpack_natively = false;
-                   return {};
-                 }},
-                {"--code-cache", "", "SIZE", "engine soft: memory for translated code", true,
-                 [](Config& config, std::string_view value) -> Result<> {
-                   config.code_cache = TRY(parse_size(value));
-                   return {};
-                 }},
-                {"--soft-tier", "", "1|2", "engine soft: translate single instructions only (1) or whole blocks (2, the default)", true,
-                 [](Config& config, std::string_view value) -> Result<> {
-                   if (value != "1" && value != "2") return fail(ErrorKind::Usage, "'{}' is neither 1 nor 2", value);
-                   config.soft_tier = value == "1" ? 1 : 2;
-                   return {};
-                 }},
-                {"--state-trace", "", "FILE[,EVERY[,FROM]]", "with --virtual-clock: write the processor's state every so many instructions", true,
-                 [](Config& config, std::string_view value) -> Result<> {
-                   const size_t comma = value.find(',');
-                   config.state_trace = value.substr(0, comma);
-                   if (comma == std::string_view::npos) return {};
-                   const std::string_view numbers = value.substr(comma + 1);
-                   const size_t second = numbers.find(',');
-                   config.state_trace_every = TRY(parse_number(numbers.substr(0, second)));
-                   if (!config.state_trace_every) return fail(ErrorKind::Usage, "the distance of two states is at least 1");
-                   if (second != std::string_view::npos) config.state_trace_from = TRY(parse_number(numbers.substr(second + 1)));
-                   return {};
-                 }},
-                {"--virtual-clock", "", "", "engine soft: time counts the guest's instructions, so that a run repeats exactly", true,
-                 [](Config& config, std::string_view) -> Result<> {
-                   config.virtual_clock = true;
-                   return {};
-                 }},
-            });
+        std::
+            to_array<Option>(
+                {
+                    {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry", false,
+                     [](Config& config, std::string_view value) { return set_text(config.kernel, value); }},
+                    {"--initrd", "", "FILE", "the initial RAM disk", false,
+                     [](Config& config, std::string_view value) { return set_text(config.initrd, value); }},
+                    {"--append", "", "STRING", "the kernel's command line, such as \"console=ttyS0\"", false,
+                     [](Config& config, std::string_view value) { return set_text(config.append, value); }},
+                    {"--memory", "-m", "SIZE", "the guest's memory: MiB, or with K, M, G or T; at least 16M (default 1G)", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       config.memory = TRY(parse_size(value));
+                       return {};
+                     }},
+                    {"--cpus", "-c", "NUMBER", "virtual processors, 1 to 254 (default 1)", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       config.vcpus = static_cast<uint32_t>(std::min<uint64_t>(TRY(parse_number(value)), UINT32_MAX));
+                       return {};
+                     }},
+                    {"--engine", "", "auto|kvm|soft",
+                     "what runs the processors: the kernel's KVM, Lodge's own engine, or the first that works (default auto)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.engine, value); }},
+                    {"--cpu", "", "MODEL", "the processor model: host, all that the engine can do (default host)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.cpu, value); }},
+                    {"--serial", "", "LINE", "where the serial port leads: stdio, null, file:PATH or unix:PATH (default stdio)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.serial, value); }},
+                    {"--no-reboot", "", "", "end when the guest resets instead of booting it again", false,
+                     [](Config& config, std::string_view) -> Result<> {
+                       config.reboot = false;
+                       return {};
+                     }},
+                    {"--name", "", "NAME", "the machine's name, which ps shows (default: the kernel's file name)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.name, value); }},
+                    {"--debug-console", "", "null|file:PATH", "bytes that the guest writes to the ports 0xE9 and 0x402 (default null)",
+                     false, [](Config& config, std::string_view value) { return set_text(config.debug_console, value); }},
+                    {"--profile", "", "FILE", "engine soft: a report of where the guest's time goes, written at the end", false,
+                     [](Config& config, std::string_view value) { return set_text(config.profile, value); }},
+                    {"--jitdump", "", "FOLDER", "engine soft: jit-PID.dump, which tells perf of translated code (perf inject --jit)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.jitdump, value); }},
+                    {"--no-unpack", "", "", "let a bzImage unpack itself inside the guest", true,
+                     [](Config& config, std::string_view) -> Result<> {
+                       config.unpack_natively = false;
+                       return {};
+                     }},
+                    {"--code-cache", "", "SIZE", "engine soft: memory for translated code", true,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       config.code_cache = TRY(parse_size(value));
+                       return {};
+                     }},
+                    {"--soft-tier", "", "1|2", "engine soft: translate single instructions only (1) or whole blocks (2, the default)", true,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       if (value != "1" && value != "2") return fail(ErrorKind::Usage, "'{}' is neither 1 nor 2", value);
+                       config.soft_tier = value == "1" ? 1 : 2;
+                       return {};
+                     }},
+                    {"--state-trace", "", "FILE[,EVERY[,FROM]]",
+                     "with --virtual-clock: write the processor's state every so many instructions", true,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       const size_t comma = value.find(',');
+                       config.state_trace = value.substr(0, comma);
+                       if (comma == std::string_view::npos) return {};
+                       const std::string_view numbers = value.substr(comma + 1);
+                       const size_t second = numbers.find(',');
+                       config.state_trace_every = TRY(parse_number(numbers.substr(0, second)));
+                       if (!config.state_trace_every) return fail(ErrorKind::Usage, "the distance of two states is at least 1");
+                       if (second != std::string_view::npos) config.state_trace_from = TRY(parse_number(numbers.substr(second + 1)));
+                       return {};
+                     }},
+                    {"--virtual-clock", "", "", "engine soft: time counts the guest's instructions, so that a run repeats exactly", true,
+                     [](Config& config, std::string_view) -> Result<> {
+                       config.virtual_clock = true;
+                       return {};
+                     }},
+                });
 
 const Option* find_option(std::string_view name) {
   for (const Option& option : kOptions)

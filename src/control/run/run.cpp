@@ -18,13 +18,15 @@ int report(const Error& error) {
 
 Result<std::unique_ptr<engine::System>> open_engine(const machine::Config& config) {
   engine::soft::Options soft{.virtual_clock = config.virtual_clock, .second_tier = config.soft_tier == 2};
+  soft.jitdump = config.jitdump;
   soft.profile = config.profile;
   soft.state_trace = config.state_trace;
   soft.state_trace_every = config.state_trace_every;
   soft.state_trace_from = config.state_trace_from;
   if (config.code_cache) soft.code_cache_size = config.code_cache;
   // A virtual clock and a profile are Lodge's own engine's; auto must not take the other one.
-  return engine::select::open_system(config.virtual_clock || !config.profile.empty() ? "soft" : config.engine, soft);
+  return engine::select::open_system(config.virtual_clock || !config.profile.empty() || !config.jitdump.empty() ? "soft" : config.engine,
+                                     soft);
 }
 
 }  // namespace

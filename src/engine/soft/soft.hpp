@@ -25,6 +25,7 @@ struct Options {
   bool exact_flags = false;
   // With a virtual clock: a file to which a StateRecord goes every so many instructions, from one on. Empty: none.
   std::string state_trace;
+  std::string jitdump;  // a folder for jit-PID.dump, by which perf knows translated code; empty: none
   std::string profile;  // a file for a report of where the guest's time went, written when the VM ends; empty: none
   uint64_t state_trace_every = 1'000'000, state_trace_from = 0;
 };

@@ -28,7 +28,8 @@ bool outside_limit(const SegmentRegister& s, uint64_t offset, uint32_t size) {
 // An operand that goes on behind the last byte of a segment of 4 GiB: Intel's processors let it wrap (SDM vol. 3, 5.3: "implementation
 // specific").
 static bool wraps(const CpuState& c, const SegmentRegister& s) {
-  return c.intel_rules && s.limit == 0xffffffff && !((s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown);
+  return c.intel_rules && s.limit == 0xffffffff &&
+         !((s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown);
 }
 
 uint64_t segment_linear(CpuState& c, uint32_t segment, uint64_t offset, uint32_t size, bool write) {

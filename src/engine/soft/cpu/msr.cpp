@@ -72,21 +72,21 @@ struct Row {
 // guards would do nothing: the translator's own indirect jumps stand where the retpolines were, each access is looked up in software
 // whatever the page tables say, and the host's kernel guards this process from others.
 constexpr uint64_t bit(uint32_t n) { return uint64_t{1} << n; }
-constexpr uint64_t kArchCapabilities = bit(0)     // RDCL_NO
-                                       | bit(1)   // IBRS_ALL
-                                       | bit(3)   // SKIP_L1DFL_VMENTRY
-                                       | bit(4)   // SSB_NO
-                                       | bit(5)   // MDS_NO
-                                       | bit(6)   // PSCHANGE_MC_NO
-                                       | bit(8)   // TAA_NO
-                                       | bit(13)  // SBDR_SSDP_NO
-                                       | bit(14)  // FBSDP_NO
-                                       | bit(15)  // PSDP_NO
-                                       | bit(20)  // BHI_NO
-                                       | bit(24)  // PBRSB_NO
-                                       | bit(26)  // GDS_NO
-                                       | bit(27)  // RFDS_NO
-                                       | bit(62); // ITS_NO
+constexpr uint64_t kArchCapabilities = bit(0)      // RDCL_NO
+                                       | bit(1)    // IBRS_ALL
+                                       | bit(3)    // SKIP_L1DFL_VMENTRY
+                                       | bit(4)    // SSB_NO
+                                       | bit(5)    // MDS_NO
+                                       | bit(6)    // PSCHANGE_MC_NO
+                                       | bit(8)    // TAA_NO
+                                       | bit(13)   // SBDR_SSDP_NO
+                                       | bit(14)   // FBSDP_NO
+                                       | bit(15)   // PSDP_NO
+                                       | bit(20)   // BHI_NO
+                                       | bit(24)   // PBRSB_NO
+                                       | bit(26)   // GDS_NO
+                                       | bit(27)   // RFDS_NO
+                                       | bit(62);  // ITS_NO
 
 #define LODGE_AT(member) static_cast<uint16_t>(offsetof(Msrs, member))
 constexpr Row kRows[] = {

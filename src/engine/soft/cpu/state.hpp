@@ -247,13 +247,13 @@ struct alignas(64) CpuState {
   uint64_t x87_last_dp, x87_last_dp_ip;
 
   // --- the block translator's (translate/tier2.hpp)
-  uint64_t tlb;          // address of the TLB array of `view`, kept by mode_changed() and mmu/
-  uint64_t tlb_views;    // address of the arrays of all views of the current address space, and the bytes of each
+  uint64_t tlb;        // address of the TLB array of `view`, kept by mode_changed() and mmu/
+  uint64_t tlb_views;  // address of the arrays of all views of the current address space, and the bytes of each
   uint64_t tlb_view_size;
   uint32_t address_space;  // the index of its TLB
-  uint64_t code_page;    // linear address of the page that the running translation lies in
-  uint64_t jump_salt;    // 16 bits: which tags of the jump table count now; kept by jump_context_changed()
-  uint32_t jump_index;   // 16 bits, XORed with an address's to make an index
+  uint64_t code_page;      // linear address of the page that the running translation lies in
+  uint64_t jump_salt;      // 16 bits: which tags of the jump table count now; kept by jump_context_changed()
+  uint32_t jump_index;     // 16 bits, XORed with an address's to make an index
   // The supervisor's code has been found in global pages only: its contexts are the same in all address spaces, and outlive a load of CR3.
   bool global_code;
   JumpTable* jump_table;
@@ -265,9 +265,9 @@ struct alignas(64) CpuState {
   JumpContext jump_context[kAddressSpaces + 1][kJumpContexts];
   uint32_t jump_context_next[kAddressSpaces + 1];
   uint32_t jump_numbers;
-  uint64_t chain;                           // the edge by which translated code came to its end, to be linked; 0: none
-  uint64_t scratch[4];                      // of translated code
-  uint64_t group[kGroupSlots];              // addends that a look-up found for later accesses of the same block
+  uint64_t chain;               // the edge by which translated code came to its end, to be linked; 0: none
+  uint64_t scratch[4];          // of translated code
+  uint64_t group[kGroupSlots];  // addends that a look-up found for later accesses of the same block
 
   uint64_t counter[kCounters];
   Phase phase;

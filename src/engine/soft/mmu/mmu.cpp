@@ -268,8 +268,7 @@ void flush_space(CpuState& c, uint32_t index) {
   count(c, Counter::TlbFlushes);
   ++c.mmu->walk_generation;
   TlbSpace& space = c.mmu->space[index];
-  for_filled(
-      space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry& entry) { entry.tag = Mmu::kNoTag; });
+  for_filled(space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry& entry) { entry.tag = Mmu::kNoTag; });
   space.filled_count = 0;
   space.large_filter = 0;
   for (uint64_t& word : space.code_filter) word = 0;
@@ -353,7 +352,8 @@ void mmu_flush_all(CpuState& c) {
 void mmu_flush_page(CpuState& c, uint64_t linear) {
   count(c, Counter::PageFlushes);
   const Mmu& mmu = *c.mmu;
-  if ((mmu.global_code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1) || (mmu.global_large_filter >> (linear >> 30 & 63) & 1))
+  if ((mmu.global_code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1) ||
+      (mmu.global_large_filter >> (linear >> 30 & 63) & 1))
     global_code_moved(c);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
     if (c.mmu->named[i]) flush_page(c, i, linear);

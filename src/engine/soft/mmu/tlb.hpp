@@ -27,7 +27,7 @@ struct FetchEntry {
   uint64_t gpa;
 };
 
-struct alignas(64) TlbSpace {  // an entry lies in one cache line
+struct alignas(64) TlbSpace {            // an entry lies in one cache line
   static constexpr uint64_t kNoTag = 1;  // never page-aligned
   static constexpr uint32_t kEntries = 4096, kFetchEntries = 1024;
   static constexpr uint32_t kListed = 2048;
@@ -38,8 +38,8 @@ struct alignas(64) TlbSpace {  // an entry lies in one cache line
   uint64_t large_filter;               // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all of that gigabyte
   uint64_t code_filter[16];            // bit (linear >> 12) & 1023: code was fetched from such a page
   uint64_t generation;
-  uint32_t filled_count;           // beyond kListed: too many to list
-  uint16_t filled[kListed];        // what a flush has to empty: view * kAll + i, behind those side * kFetchEntries + i
+  uint32_t filled_count;     // beyond kListed: too many to list
+  uint16_t filled[kListed];  // what a flush has to empty: view * kAll + i, behind those side * kFetchEntries + i
 };
 
 // What walks of 4-level paging found for 2 MiB: the page table, or the large page (a paging-structure cache and a large TLB entry; SDM
@@ -81,9 +81,7 @@ inline uint32_t victim_index(uint64_t linear) {
   return TlbSpace::kEntries + (static_cast<uint32_t>(linear >> 12 ^ linear >> 24) & (TlbSpace::kVictims - 1));
 }
 // Of the current space and view.
-inline const TlbEntry& tlb_entry(const CpuState& c, uint64_t linear) {
-  return reinterpret_cast<const TlbEntry*>(c.tlb)[tlb_index(linear)];
-}
+inline const TlbEntry& tlb_entry(const CpuState& c, uint64_t linear) { return reinterpret_cast<const TlbEntry*>(c.tlb)[tlb_index(linear)]; }
 
 // One page of code: the host page that the linear page of `linear` is backed by. Raises #PF; host is null when the page is not RAM.
 struct FetchPage {

@@ -1,6 +1,7 @@
 #include "engine/soft/translate/cache.hpp"
 
 #include <cpuid.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,8 +18,9 @@
 #include "engine/soft/mmu/tlb.hpp"
 #include "engine/soft/translate/tier1.hpp"
 #include "engine/soft/translate/tier2.hpp"
-#include "engine/soft/vcpu/host_faults.hpp"
 #include "engine/soft/vcpu/context.hpp"
+#include "engine/soft/vcpu/host_faults.hpp"
+#include "engine/soft/vcpu/jitdump.hpp"
 #include "engine/soft/vcpu/quiesce.hpp"
 
 namespace lodge::engine::soft {
@@ -481,6 +483,14 @@ const Block* block_at(const CodeIndex& index, const uint8_t* pc) {
   return index.by_code[low];
 }
 
+// The translation of `size` bytes at the cache's end.
+static void tell(CodeCache& cache, const CpuState& c, uint64_t size) {
+  if (!cache.options.jitdump) return;
+  const uint64_t linear = code64(c) ? c.rip : (c.seg[kCs].base + c.rip) & 0xffffffff;
+  cache.options.jitdump->add(fmt::format("guest {} {:#x}", c.cpl == 3 ? "user" : "kernel", linear), cache.executable + cache.used,
+                             cache.writable + cache.used, size);
+}
+
 void translate_block(void* argument) {
   auto& request = *static_cast<TranslateRequest*>(argument);
   CodeCache& cache = *request.c->code_cache;
@@ -509,12 +519,14 @@ void translate_block(void* argument) {
     Tier2 tier(cache.workspace, as, cache.writable, cache.thunks,
                {request.key, exact, request.c->random != 0, (request.key & kKeyUngrouped) != 0});
     Tier2Code code;
-    if (tier.translate(page_of(request.host_pc), request.second_page, static_cast<uint32_t>(request.host_pc - page_of(request.host_pc)), code)) {
+    if (tier.translate(page_of(request.host_pc), request.second_page, static_cast<uint32_t>(request.host_pc - page_of(request.host_pc)),
+                       code)) {
       built.length = code.length;
       built.count = code.count;
       built.second_page = request.second_page;
       insert(cache, request, built, nullptr, &code);
       count(*request.c, Counter::Translations2);
+      tell(cache, *request.c, as.size());
       cache.used += (as.size() + 63) & ~uint64_t{63};
       return;
     }
@@ -527,6 +539,7 @@ void translate_block(void* argument) {
   }
   insert(cache, request, built, cache.executable + cache.used, nullptr);
   count(*request.c, Counter::Translations1);
+  tell(cache, *request.c, as.size());
   cache.used += (as.size() + 63) & ~uint64_t{63};
 }
 

@@ -34,23 +34,23 @@ struct Edge {
 struct Tier2Code;
 
 struct Block {
-  const uint8_t* host_pc;                    // the guest's bytes
-  const uint8_t* second_page;                // host page of the part beyond the first page's end; null when the block lies in one page
-  const uint8_t* code;                       // executable; of the second tier: the entry from the loop
-  const Tier2Code* tier2;                    // null: the first tier's
-  const uint8_t* entry;                      // second tier: by the jump table
-  const uint8_t *direct_host, *direct_state; // by links
-  std::atomic<Edge*> incoming;               // links to it; no_links() once it has ended
-  std::atomic<Block*> next;                  // in the bucket
-  uint32_t key;                              // as looked up, with kKeySingle and kKeySlow
-  uint16_t length;                           // guest bytes
-  uint16_t count;                            // guest instructions
-  uint8_t offset[kMaxInstructionsPerBlock];  // of each instruction (a block is at most 255 bytes long but for its last instruction)
+  const uint8_t* host_pc;                     // the guest's bytes
+  const uint8_t* second_page;                 // host page of the part beyond the first page's end; null when the block lies in one page
+  const uint8_t* code;                        // executable; of the second tier: the entry from the loop
+  const Tier2Code* tier2;                     // null: the first tier's
+  const uint8_t* entry;                       // second tier: by the jump table
+  const uint8_t *direct_host, *direct_state;  // by links
+  std::atomic<Edge*> incoming;                // links to it; no_links() once it has ended
+  std::atomic<Block*> next;                   // in the bucket
+  uint32_t key;                               // as looked up, with kKeySingle and kKeySlow
+  uint16_t length;                            // guest bytes
+  uint16_t count;                             // guest instructions
+  uint8_t offset[kMaxInstructionsPerBlock];   // of each instruction (a block is at most 255 bytes long but for its last instruction)
 };
 
 // Bits beside those of mode.hpp's key in Block::key.
-constexpr uint32_t kKeySingle = 1u << 20;  // one instruction only
-constexpr uint32_t kKeySlow = 1u << 21;    // its bounce-buffer form (implies kKeySingle)
+constexpr uint32_t kKeySingle = 1u << 20;     // one instruction only
+constexpr uint32_t kKeySlow = 1u << 21;       // its bounce-buffer form (implies kKeySingle)
 constexpr uint32_t kKeyUngrouped = 1u << 22;  // second tier: one access a look-up
 
 struct JumpCacheEntry {
@@ -81,11 +81,11 @@ struct CodeIndex {
   [[nodiscard]] MixedPage& mixed_of(const uint8_t* page) { return mixed[reinterpret_cast<uint64_t>(page) >> 12 & (kMixedPages - 1)]; }
 
   static constexpr uint32_t kBuckets = 1u << 18;
-  std::atomic<Block*>* bucket;  // kBuckets
+  std::atomic<Block*>* bucket;       // kBuckets
   std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it
   const uint8_t *code_begin, *code_end;
-  uint8_t* writable;        // the same bytes
-  const uint8_t* enter;     // Thunks::enter
+  uint8_t* writable;     // the same bytes
+  const uint8_t* enter;  // Thunks::enter
   // The second tier's, in the order of their code, for those who have a host PC only. Appended to, until everything is dropped.
   Block** by_code;
   std::atomic<uint32_t> by_code_count;

@@ -127,7 +127,8 @@ int find_gpr_index(ZydisRegister reg) {
 
 const std::array<int8_t, ZYDIS_REGISTER_MAX_VALUE + 1> kGprIndex = [] {
   std::array<int8_t, ZYDIS_REGISTER_MAX_VALUE + 1> table{};
-  for (int reg = 0; reg <= ZYDIS_REGISTER_MAX_VALUE; ++reg) table[static_cast<size_t>(reg)] = static_cast<int8_t>(find_gpr_index(static_cast<ZydisRegister>(reg)));
+  for (int reg = 0; reg <= ZYDIS_REGISTER_MAX_VALUE; ++reg)
+    table[static_cast<size_t>(reg)] = static_cast<int8_t>(find_gpr_index(static_cast<ZydisRegister>(reg)));
   return table;
 }();
 

@@ -16,7 +16,6 @@ namespace lodge::engine::soft {
 
 namespace {
 
-
 [[noreturn]] void bad_address(CpuState& c, uint32_t size) { raise(c, size & kOperandStack ? kSs_ : kGp, 0); }
 
 // Only the host checks alignment once the copied instruction runs; but the check comes before a page fault.
@@ -337,8 +336,7 @@ void rt_call(CpuState* c, uint64_t target, uint32_t operand_size) {
   const Stack stack = current_stack(*c);
   const uint64_t linear = stack_linear(*c, stack, saved - operand_size, operand_size);
   check_alignment(*c, linear, operand_size);
-  if (tlb_entry(*c, linear).write_tag != ((linear + operand_size - 1) & kPageMask))
-    mmu_probe_write(*c, linear, operand_size, false);
+  if (tlb_entry(*c, linear).write_tag != ((linear + operand_size - 1) & kPageMask)) mmu_probe_write(*c, linear, operand_size, false);
   rt_jump(c, target, operand_size);
   rt_push(c, back, operand_size);
 }

@@ -5,9 +5,8 @@
 // same numbers, it runs, and what it wrote is stored. RIP is committed last.
 #pragma once
 
-#include <vector>
-
 #include <cstdint>
+#include <vector>
 
 #include "engine/soft/translate/assembler.hpp"
 #include "engine/soft/translate/instruction.hpp"

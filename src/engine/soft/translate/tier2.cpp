@@ -227,8 +227,8 @@ void Tier2::emit_entries() {
   entry(result_->entry);
   // R10 is the target, R11 the index.
   as_.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
-  as_.with_memory(0x3b, kS0,
-                  {.index = kS1, .scale = 3, .displacement = static_cast<int32_t>(kJumpTableOffset + offsetof(JumpTable, tag)), .gs = true});
+  as_.with_memory(
+      0x3b, kS0, {.index = kS1, .scale = 3, .displacement = static_cast<int32_t>(kJumpTableOffset + offsetof(JumpTable, tag)), .gs = true});
   as_.jump_if_to(kNotZero, thunks_.wrong_tag);
   as_.compare_state_imm8(kRequestOffset, 0);
   as_.jump_if_to(kNotZero, thunks_.look);
@@ -477,7 +477,8 @@ bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t 
     result.offset.push_back(item->offset);
     if (!x87) continue;
     result.x87_opcode.push_back(
-        is_x87(item->in) ? static_cast<uint16_t>((item->in.decoded.opcode & 7) << 8 | item->in.bytes[item->in.decoded.raw.modrm.offset]) : uint16_t{0});
+        is_x87(item->in) ? static_cast<uint16_t>((item->in.decoded.opcode & 7) << 8 | item->in.bytes[item->in.decoded.raw.modrm.offset])
+                         : uint16_t{0});
   }
   result.count = static_cast<uint16_t>(items_.size());
   result.side.reserve(items_.size() + 8);

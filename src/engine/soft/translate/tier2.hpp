@@ -57,20 +57,20 @@ struct Tier2Options {
 
 // What the cache keeps of a translation beside its code. Offsets are from the beginning of the cache.
 struct Tier2Code {
-  uint32_t entry;                                      // by the jump table, flags in CpuState
-  uint32_t direct_host, direct_state;                  // by a linked edge
-  uint32_t begin, end;                                 // of all of it
-  uint32_t body, dead;                                 // the first is patched to jump to the second when the translation ends
-  uint16_t count = 0;                                  // guest instructions
-  uint16_t length = 0;                                 // guest bytes
-  uint16_t scan_begin = 0, scan_end = 0;               // offsets in the page that were looked at to learn which flags are dead
-  std::vector<uint16_t> offset;                        // of each instruction from the first
+  uint32_t entry;                         // by the jump table, flags in CpuState
+  uint32_t direct_host, direct_state;     // by a linked edge
+  uint32_t begin, end;                    // of all of it
+  uint32_t body, dead;                    // the first is patched to jump to the second when the translation ends
+  uint16_t count = 0;                     // guest instructions
+  uint16_t length = 0;                    // guest bytes
+  uint16_t scan_begin = 0, scan_end = 0;  // offsets in the page that were looked at to learn which flags are dead
+  std::vector<uint16_t> offset;           // of each instruction from the first
   struct Side {
-    uint32_t host;      // from here on
-    uint8_t item;       // the instruction
-    uint8_t flags;      // Flags of the moment
-    bool spilled;       // registers, flags and RIP are in CpuState
-    int8_t x87;         // the instruction whose x87 pointers are still to be committed, -1: none
+    uint32_t host;  // from here on
+    uint8_t item;   // the instruction
+    uint8_t flags;  // Flags of the moment
+    bool spilled;   // registers, flags and RIP are in CpuState
+    int8_t x87;     // the instruction whose x87 pointers are still to be committed, -1: none
   };
   std::vector<Side> side;
   std::vector<uint16_t> x87_opcode;  // of each instruction; empty if none is an x87 one
@@ -184,7 +184,7 @@ class Tier2 {
     uint8_t flags = 0;
     Recipe recipe;
     int64_t recipe_adjust = 0;
-    uint32_t target = 0;  // offset in the page
+    uint32_t target = 0;     // offset in the page
     bool ungrouped = false;  // Edge: to the form that looks up each access
     int x87 = -1;
   };

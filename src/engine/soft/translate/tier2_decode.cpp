@@ -19,9 +19,7 @@ const ZydisDecodedOperand* memory_operand(const Instruction& in) {
   return nullptr;
 }
 
-bool is_gpr(const ZydisDecodedOperand& operand) {
-  return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_index(operand.reg.value) >= 0;
-}
+bool is_gpr(const ZydisDecodedOperand& operand) { return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_index(operand.reg.value) >= 0; }
 
 bool is_gpr64(const ZydisDecodedOperand& operand) {
   return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.reg.value >= ZYDIS_REGISTER_RAX && operand.reg.value <= ZYDIS_REGISTER_R15;
@@ -123,9 +121,7 @@ void Tier2::classify(Item& item) const {
   item.kind = Kind::Bridge;
   const ZydisDecodedOperand* memory = memory_operand(in);
   if (in.decoded.address_width != 64) return;
-  if (memory && memory->mem.disp.has_displacement &&
-      memory->mem.disp.value != static_cast<int32_t>(memory->mem.disp.value))
-    return;
+  if (memory && memory->mem.disp.has_displacement && memory->mem.disp.value != static_cast<int32_t>(memory->mem.disp.value)) return;
   const auto& first = in.operand[0];
   const bool wide = in.decoded.operand_width == 64;
   if (in.decoded.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return;
@@ -243,7 +239,9 @@ void Tier2::register_changes(Item& item) const {
       item.written = static_cast<uint16_t>(1u << gpr_index(in.operand[0].reg.value));
       adjust(kRsp, 8);
       return;
-    case Kind::Return: adjust(kRsp, 8 + (in.operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? in.operand[0].imm.value.u & 0xffff : 0)); return;
+    case Kind::Return:
+      adjust(kRsp, 8 + (in.operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? in.operand[0].imm.value.u & 0xffff : 0));
+      return;
     case Kind::Leave: item.written = 1u << kRsp | 1u << kRbp; return;
     case Kind::Copy:
     case Kind::Lea: break;

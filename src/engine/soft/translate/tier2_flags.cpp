@@ -58,7 +58,8 @@ void Tier2::need_state_flags(Host scratch) {
 bool Tier2::recipe_valid() const {
   const auto same = [&](int r, uint32_t version) { return r < 0 || version_[static_cast<size_t>(r)] == version; };
   const Recipe& recipe = recipe_;
-  if (recipe.kind == Recipe::Kind::None || !same(recipe.left, recipe.left_version) || !same(recipe.right, recipe.right_version)) return false;
+  if (recipe.kind == Recipe::Kind::None || !same(recipe.left, recipe.left_version) || !same(recipe.right, recipe.right_version))
+    return false;
   if (recipe.right >= 0 && delta_[static_cast<size_t>(recipe.right)] != recipe.right_delta) return false;
   // Sums can be made from a register that has moved by a known distance meanwhile, if they are 64 bits wide.
   const bool may_move = recipe.kind != Recipe::Kind::Test && recipe.kind != Recipe::Kind::Again && recipe.size == 8 && recipe.right < 0;

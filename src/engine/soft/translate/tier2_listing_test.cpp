@@ -1,5 +1,5 @@
-// Listings of what the second tier makes of some blocks, compared with those in tier2_listings.txt, so that a review shows what a change does
-// to them. LODGE_WRITE_LISTINGS=1 writes the file anew.
+// Listings of what the second tier makes of some blocks, compared with those in tier2_listings.txt, so that a review shows what a change
+// does to them. LODGE_WRITE_LISTINGS=1 writes the file anew.
 #include <Zydis/Zydis.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -38,7 +38,9 @@ const std::vector<Listed>& blocks() {
       {"a jump by a table", "jmp [rax*8+0x1000]", {0xff, 0x24, 0xc5, 0x00, 0x10, 0x00, 0x00}},
       {"a vector operand of a thread's memory", "paddd xmm1, fs:[rdi]; ret", {0x64, 0x66, 0x0f, 0xfe, 0x0f, 0xc3}},
       {"what the first tier does", "rep movsb; ret", {0xf3, 0xa4, 0xc3}},
-      {"the kernel's way in", "swapgs; mov gs:[0x6014], rsp; cli; ret", {0x0f, 0x01, 0xf8, 0x65, 0x48, 0x89, 0x24, 0x25, 0x14, 0x60, 0, 0, 0xfa, 0xc3},
+      {"the kernel's way in",
+       "swapgs; mov gs:[0x6014], rsp; cli; ret",
+       {0x0f, 0x01, 0xf8, 0x65, 0x48, 0x89, 0x24, 0x25, 0x14, 0x60, 0, 0, 0xfa, 0xc3},
        false},
   };
   return all;
@@ -50,10 +52,14 @@ class Lister {
     Assembler as(cache_.data(), cache_.data() + cache_.size());
     emit_thunks(as, thunks_);
     from_ = as.size() + 64;
-    names_ = {{thunks_.exit_host - cache_.data(), "exit_host"},   {thunks_.exit_state - cache_.data(), "exit_state"},
-              {thunks_.leave - cache_.data(), "leave"},           {thunks_.wrong_tag - cache_.data(), "wrong_tag"},
-              {thunks_.look - cache_.data(), "look"},             {thunks_.resolve[0] - cache_.data(), "resolve_read"},
-              {thunks_.resolve[1] - cache_.data(), "resolve_write"}, {thunks_.run_slow - cache_.data(), "run_slow"}};
+    names_ = {{thunks_.exit_host - cache_.data(), "exit_host"},
+              {thunks_.exit_state - cache_.data(), "exit_state"},
+              {thunks_.leave - cache_.data(), "leave"},
+              {thunks_.wrong_tag - cache_.data(), "wrong_tag"},
+              {thunks_.look - cache_.data(), "look"},
+              {thunks_.resolve[0] - cache_.data(), "resolve_read"},
+              {thunks_.resolve[1] - cache_.data(), "resolve_write"},
+              {thunks_.run_slow - cache_.data(), "run_slow"}};
     state_ = {{offsetof(CpuState, rip), "rip"},
               {offsetof(CpuState, next_rip), "next_rip"},
               {offsetof(CpuState, flags_of), "flags"},
@@ -100,7 +106,8 @@ class Lister {
         at += sizeof(Edge);
         continue;
       }
-      for (const auto& [name, offset] : {std::pair{"entry", code.entry}, {"direct, flags in the host's", code.direct_host}, {"body", code.body}, {"dead", code.dead}})
+      for (const auto& [name, offset] :
+           {std::pair{"entry", code.entry}, {"direct, flags in the host's", code.direct_host}, {"body", code.body}, {"dead", code.dead}})
         if (offset == at) text += fmt::format("{}:\n", name);
       text += "  " + line(at, code) + "\n";
     }
@@ -119,19 +126,23 @@ class Lister {
   std::string line(uint32_t& at, const Tier2Code& code) {
     ZydisDecodedInstruction in;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, &cache_[at], code.end - at, &in, operand))) return fmt::format("byte {:#04x}", cache_[at++]);
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, &cache_[at], code.end - at, &in, operand)))
+      return fmt::format("byte {:#04x}", cache_[at++]);
     at += in.length;
     if (in.meta.category == ZYDIS_CATEGORY_NOP || in.meta.category == ZYDIS_CATEGORY_WIDENOP) return fmt::format("nop{}", in.length);
     if (operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operand[0].imm.is_relative) {
       const int64_t target = static_cast<int64_t>(at) + operand[0].imm.value.s;
       const auto name = names_.find(target);
-      return fmt::format("{} {}", ZydisMnemonicGetString(in.mnemonic), name != names_.end() ? name->second : fmt::format("+{:#x}", target - code.begin));
+      return fmt::format("{} {}", ZydisMnemonicGetString(in.mnemonic),
+                         name != names_.end() ? name->second : fmt::format("+{:#x}", target - code.begin));
     }
     char text[128];
-    ZydisFormatterFormatInstruction(&formatter_, &in, operand, in.operand_count_visible, text, sizeof text, ZYDIS_RUNTIME_ADDRESS_NONE, nullptr);
+    ZydisFormatterFormatInstruction(&formatter_, &in, operand, in.operand_count_visible, text, sizeof text, ZYDIS_RUNTIME_ADDRESS_NONE,
+                                    nullptr);
     std::string shown = text;
     for (uint32_t i = 0; i < in.operand_count_visible; ++i) {
-      if (operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY && operand[i].mem.segment == ZYDIS_REGISTER_GS && operand[i].mem.disp.has_displacement) {
+      if (operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY && operand[i].mem.segment == ZYDIS_REGISTER_GS &&
+          operand[i].mem.disp.has_displacement) {
         const auto name = state_.find(static_cast<uint32_t>(operand[i].mem.disp.value));
         if (name == state_.end()) continue;
         const size_t end = shown.find(']', shown.find("gs:["));
@@ -139,7 +150,8 @@ class Lister {
         shown.replace(begin, end - begin, name->second);
       }
       // Addresses of this process.
-      if (operand[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operand[i].imm.value.u >> 32 && in.length == 10 && operand[0].reg.value == ZYDIS_REGISTER_RAX)
+      if (operand[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operand[i].imm.value.u >> 32 && in.length == 10 &&
+          operand[0].reg.value == ZYDIS_REGISTER_RAX)
         shown = "mov rax, a helper";
       if (operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY && operand[i].mem.base == ZYDIS_REGISTER_RIP) {
         const size_t begin = shown.find('[');

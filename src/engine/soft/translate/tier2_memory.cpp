@@ -186,8 +186,8 @@ Address Tier2::look_up(uint32_t i, const Access& access, bool leave_scratch) {
   stub.item = i;
   stub.place = access.place;
   stub.displacement = displacement;
-  stub.form = {access.size | access.flags, static_cast<uint16_t>(access.displacement - low), static_cast<uint16_t>(high - access.displacement),
-               access.write};
+  stub.form = {access.size | access.flags, static_cast<uint16_t>(access.displacement - low),
+               static_cast<uint16_t>(high - access.displacement), access.write};
   stub.flags = flags_;
   if (!flags_ && recipe_valid()) {
     stub.recipe = recipe_;

@@ -4,9 +4,9 @@
 
 #include "engine/soft/irqchip/irqchip.hpp"
 #include "engine/soft/state_record.hpp"
-#include "engine/soft/vcpu/offsets.hpp"
 #include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/futex.hpp"
+#include "engine/soft/vcpu/offsets.hpp"
 
 namespace lodge::engine::soft {
 
@@ -133,7 +133,8 @@ void trace_state(CpuState& c, Clock& clock) {
   record.selectors = hash_of(selectors, sizeof selectors);
   soft_xsave(c.bounce);
   // Without x87's pointers and opcode, which are the host's, and the header.
-  record.vector = hash_of(c.bounce, 6) ^ hash_of(c.bounce + 24, 4) * 3 ^ hash_of(c.bounce + 32, 128 + 256) * 5 ^ hash_of(c.bounce + 576, 256) * 7;
+  record.vector =
+      hash_of(c.bounce, 6) ^ hash_of(c.bounce + 24, 4) * 3 ^ hash_of(c.bounce + 32, 128 + 256) * 5 ^ hash_of(c.bounce + 576, 256) * 7;
   raw_syscall(SYS_write, clock.trace, reinterpret_cast<long>(&record), sizeof record);
   clock.trace_next += clock.trace_every;
 }

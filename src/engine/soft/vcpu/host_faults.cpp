@@ -7,9 +7,9 @@
 #include <mutex>
 
 #include "engine/soft/cpu/unwind.hpp"
+#include "engine/soft/mmu/tlb.hpp"
 #include "engine/soft/translate/cache.hpp"
 #include "engine/soft/translate/tier2.hpp"
-#include "engine/soft/mmu/tlb.hpp"
 
 namespace lodge::engine::soft {
 

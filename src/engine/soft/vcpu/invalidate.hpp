@@ -11,10 +11,13 @@ struct CodeCache;
 struct CpuState;
 struct Quiesce;
 
+class JitDump;
+
 struct CodeCacheOptions {
   uint64_t size = 0;  // bytes for code: a multiple of the page size
   bool second_tier = true;
   bool exact_flags = false;
+  JitDump* jitdump = nullptr;  // told of each translation
 };
 // One a VM. Null when the host refuses the memory.
 CodeCache* code_cache_create(const CodeCacheOptions& options);

@@ -348,7 +348,8 @@ LoopExit loop(CpuState& c) {
     const bool trap_flag = c.eflags_system & eflags::kTf;
     c.shadow = kShadowNone;
     if (block->tier2) {
-      if (link.chain && link.rip == c.rip && link.generation == c.code_index->generation.load(std::memory_order_acquire)) code_link(*c.code_index, link.chain, *block);
+      if (link.chain && link.rip == c.rip && link.generation == c.code_index->generation.load(std::memory_order_acquire))
+        code_link(*c.code_index, link.chain, *block);
       link = {};
       count(c, Counter::Tier2Runs);
       if (!ungrouped_next) enter_in_jump_table(c, *block);

@@ -138,10 +138,10 @@ Result<> Profile::write(std::span<const VcpuMemoryPtr> vcpus) {
     }
   }
   threads_.clear();
-  std::string text = fmt::format("CPU time of the vCPUs' threads, {} samples{}\n\n", all,
-                                 lost ? fmt::format("; {} more did not fit", lost) : "");
-  constexpr std::array<const char*, 5> kPlaces = {"translated blocks", "other translated code", "the engine, for the guest", "the translator",
-                                                  "outside guest mode (devices, sleep)"};
+  std::string text =
+      fmt::format("CPU time of the vCPUs' threads, {} samples{}\n\n", all, lost ? fmt::format("; {} more did not fit", lost) : "");
+  constexpr std::array<const char*, 5> kPlaces = {"translated blocks", "other translated code", "the engine, for the guest",
+                                                  "the translator", "outside guest mode (devices, sleep)"};
   for (size_t i = 0; i < kPlaces.size(); ++i)
     text += fmt::format("  {:5.1f} %  {}\n", all ? 100.0 * static_cast<double>(by_place[i]) / static_cast<double>(all) : 0.0, kPlaces[i]);
   text += "\nTranslated blocks, by the address of their first instruction:\n" + places(blocks, all, 40);

@@ -1,7 +1,7 @@
 #include "engine/soft/vcpu/vm.hpp"
 
-#include <pthread.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/prctl.h>
 
@@ -42,9 +42,11 @@ Result<std::shared_ptr<VmCore>> VmCore::create(const Options& options) {
   // KVM's guests find their TSC at zero.
   vm.tsc_offset.store(-vm.clock.base);
   constexpr uint64_t kPage = 4096;
+  if (!options.jitdump.empty()) core->jitdump_ = TRY(JitDump::create(options.jitdump));
   vm.code = code_cache_create({.size = (options.code_cache_size + kPage - 1) / kPage * kPage,
                                .second_tier = options.second_tier,
-                               .exact_flags = options.exact_flags});
+                               .exact_flags = options.exact_flags,
+                               .jitdump = core->jitdump_.get()});
   if (!vm.code) return fail(ErrorKind::Resource, "the software engine got no memory for translated code");
   if (!options.state_trace.empty()) {
     core->trace_ = Fd(open(options.state_trace.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));

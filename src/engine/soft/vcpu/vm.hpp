@@ -15,6 +15,7 @@
 #include "engine/soft/soft.hpp"
 #include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/event_thread.hpp"
+#include "engine/soft/vcpu/jitdump.hpp"
 #include "engine/soft/vcpu/memory_slots.hpp"
 #include "engine/soft/vcpu/profile.hpp"
 #include "engine/soft/vcpu/vcpu_memory.hpp"
@@ -58,6 +59,7 @@ class VmCore {
 
   std::unique_ptr<VmContext> context_;
   Fd trace_;
+  std::unique_ptr<JitDump> jitdump_;
   std::unique_ptr<Profile> profile_;
   std::shared_mutex slots_mutex_;
   std::unique_ptr<MemorySlots> slots_;
