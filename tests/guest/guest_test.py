@@ -310,6 +310,43 @@ def lockstep(bench):
     check(compared > 300_000_000, f"only {compared:,} instructions were compared")
 
 
+@case
+def profile(bench):
+    """--profile and --jitdump: a report of where the time went, and what perf needs to know of translated code."""
+    report, folder = os.path.join(bench.folder, "report"), os.path.join(bench.folder, "jit")
+    os.mkdir(folder)
+    with bench.booted("--profile", report, "--jitdump", folder) as guest:
+        answer(guest, "seq 20000 | md5sum")
+        power_off(guest)
+        guest.finish(END_SECONDS)
+    with open(report, encoding="utf-8") as stream:
+        text = stream.read()
+    samples = int(re.search(r"threads, (\d+) samples", text)[1])
+    check(samples > 20, f"only {samples} samples:\n{text}")
+    shares = [float(share) for share in re.findall(r"^ +([\d.]+) %", text.split("\nTranslated blocks")[0], re.MULTILINE)]
+    check(len(shares) == 5 and abs(sum(shares) - 100) < 1, f"shares {shares} are not those of a whole:\n{text}")
+    check(re.search(r"%  0xffffffff[0-9a-f]{8}  kernel", text), f"no block of the kernel:\n{text}")
+    for name in ("runs of second-tier code", "exceptions", "interrupts", "page walks for data", "blocks translated by the second tier"):
+        count = int(re.search(rf"^ +{re.escape(name)} +(\d+)$", text, re.MULTILINE)[1])
+        check(count > 100, f"{count} {name}:\n{text}")
+    files = os.listdir(folder)
+    check(len(files) == 1 and re.fullmatch(r"jit-\d+\.dump", files[0]), f"{folder} holds {files}")
+    with open(os.path.join(folder, files[0]), "rb") as stream:
+        data = stream.read()
+    check(data[:8] == b"DTiJ\x01\x00\x00\x00", f"the dump begins with {data[:8]}")
+    at, names = 40, []
+    while at < len(data):
+        kind, size = int.from_bytes(data[at:at + 4], "little"), int.from_bytes(data[at + 4:at + 8], "little")
+        check(kind == 0 and size > 56, f"record {kind} of {size} bytes at {at}")
+        name = data[at + 56:data.index(b"\0", at + 56)].decode()
+        code = int.from_bytes(data[at + 40:at + 48], "little")
+        check(size == 56 + len(name) + 1 + code, f"{name}: {size} bytes, code {code}")
+        names.append(name)
+        at += size
+    check(at == len(data) and len(names) > 1000, f"{len(names)} records, {at} of {len(data)} bytes")
+    check(all(re.fullmatch(r"guest (user|kernel) 0x[0-9a-f]+", name) for name in names), "a record has another name")
+
+
 # Each a fixed amount of work, checked by stress-ng itself.
 STRESSORS = ("--cpu 2 --cpu-ops 60", "--vm 2 --vm-bytes 16M --vm-ops 2000", "--fault 1 --fault-ops 2000", "--signal 1 --signal-ops 20000",
              "--fork 2 --fork-ops 400", "--switch 2 --switch-ops 20000", "--futex 2 --futex-ops 2000",
