@@ -11,7 +11,7 @@ namespace {
 constexpr uint64_t kPage = 4096, kLargePage = uint64_t{2} << 20;
 }
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::vector<Range> ranges) {
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(const std::vector<Range>& ranges) {
   std::unique_ptr<GuestMemory> memory(new GuestMemory);
   uint64_t end = 0;
   for (const Range& range : ranges) {

@@ -24,7 +24,7 @@ struct Range {
 class GuestMemory {
  public:
   // Reserves and maps the ranges (sorted, not overlapping). ErrorKind::Resource when the host lacks memory.
-  static Result<std::unique_ptr<GuestMemory>> create(std::vector<Range> ranges);
+  static Result<std::unique_ptr<GuestMemory>> create(const std::vector<Range>& ranges);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;

@@ -59,8 +59,8 @@ struct CodeCache {
   ~CodeCache() {
     if (writable) munmap(writable, size);
     if (executable) munmap(executable, size);
-    if (index.by_code) munmap(index.by_code, by_code_bytes());
-    if (index.bucket) munmap(index.bucket, kBucketBytes);
+    if (index.by_code) munmap(static_cast<void*>(index.by_code), by_code_bytes());
+    if (index.bucket) munmap(static_cast<void*>(index.bucket), kBucketBytes);
   }
   // A translation of the second tier takes more than this.
   static constexpr uint64_t kLeastBytes = 64;

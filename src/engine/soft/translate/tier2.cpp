@@ -169,7 +169,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
     as.pop(hRax);
     if (!write) resolve_read = as.jump();
   }
-  as.bind(resolve_read);
+  if (resolve_read.patch) as.bind(resolve_read);
   spill_all(as);
   as.alu_imm8(5, hRsp, 8);
   as.load(hRdi, offsetof(CpuState, self));

@@ -128,7 +128,7 @@ class Tier2 {
 
   // A memory operand without its constant part. Registers are the guest's.
   struct Place {
-    int8_t base = -1, index = -1;
+    int base = -1, index = -1;
     uint8_t scale = 0;    // log 2
     int8_t segment = -1;  // FS or GS
     bool rip = false;

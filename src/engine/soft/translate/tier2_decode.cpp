@@ -295,12 +295,12 @@ Tier2::Access Tier2::access_of(const Item& item, const ZydisDecodedOperand& oper
     place.rip = true;
     access.displacement += at_ + item.offset + item.in.length();
   } else if (mem.base != ZYDIS_REGISTER_NONE) {
-    place.base = static_cast<int8_t>(gpr_index(mem.base));
+    place.base = gpr_index(mem.base);
     place.base_version = version_[static_cast<size_t>(place.base)];
     access.displacement += delta_[static_cast<size_t>(place.base)];
   }
   if (mem.index != ZYDIS_REGISTER_NONE && gpr_index(mem.index) >= 0) {
-    place.index = static_cast<int8_t>(gpr_index(mem.index));
+    place.index = gpr_index(mem.index);
     place.index_version = version_[static_cast<size_t>(place.index)];
     place.scale = mem.scale == 8 ? 3 : mem.scale == 4 ? 2 : mem.scale == 2 ? 1 : 0;
     access.displacement += delta_[static_cast<size_t>(place.index)] << place.scale;
@@ -316,7 +316,7 @@ Tier2::Access Tier2::access_of(const Item& item, const ZydisDecodedOperand& oper
 
 Tier2::Access Tier2::stack_access(int64_t displacement, bool write, int base) const {
   Access access;
-  access.place.base = static_cast<int8_t>(base);
+  access.place.base = base;
   access.place.base_version = version_[static_cast<size_t>(base)];
   access.displacement = displacement + delta_[static_cast<size_t>(base)];
   access.size = 8;

@@ -104,7 +104,9 @@ Block* cached_block(const CpuState& c, uint32_t key) {
 }
 
 void run_code(CpuState*, uint64_t code) { reinterpret_cast<void (*)()>(code)(); }
-void run_tier2(CpuState* c, uint64_t entry) { reinterpret_cast<void (*)(uint64_t)>(c->code_index->enter)(entry); }
+void run_tier2(CpuState* c, uint64_t entry) {
+  reinterpret_cast<void (*)(uint64_t)>(reinterpret_cast<uint64_t>(c->code_index->enter))(entry);
+}
 
 // Where translated code jumps to find this block again.
 void enter_in_jump_table(CpuState& c, const Block& block) {

@@ -92,7 +92,7 @@ void quiesce_poll(CpuState* cpu) {
 void request_flush_of_others_and_wait(Quiesce& quiesce, CpuState* self) {
   const Participant* own = &self_of(self);
   const uint32_t count = quiesce.count.load();
-  uint32_t ticket[kMaxVcpus];
+  uint32_t ticket[kMaxVcpus] = {};
   for (uint32_t i = 0; i < count; ++i) {
     Participant& other = quiesce.participant[i];
     if (&other == own) continue;
@@ -110,7 +110,7 @@ void request_flush_and_wait(Quiesce& quiesce, CpuState* self) {
   Participant* own = self ? &self_of(self) : nullptr;
   const bool exclusive = own && own->mode.load() == GuestMode::Exclusive;
   const uint32_t count = quiesce.count.load();
-  uint32_t ticket[kMaxVcpus];
+  uint32_t ticket[kMaxVcpus] = {};
   for (uint32_t i = 0; i < count; ++i) {
     Participant& other = quiesce.participant[i];
     if (&other == own) continue;

@@ -87,7 +87,10 @@ class Frequency {
   void begin() {
     const std::lock_guard lock(mutex_);
     if (khz_ != 0 || start_.nanoseconds != 0) return;
-    if ((khz_ = khz_of_leaf15()) != 0 || (khz_ = khz_of_hypervisor()) != 0 || (khz_ = khz_of_perf_page()) != 0) return;
+    for (const auto source : {khz_of_leaf15, khz_of_hypervisor, khz_of_perf_page}) {
+      khz_ = source();
+      if (khz_ != 0) return;
+    }
     start_ = sample();
   }
 
