@@ -353,6 +353,7 @@ void iret_protected(CpuState& c, uint32_t operand_size) {
 // NMIs are unblocked even if IRET faults (SDM vol. 3, 6.7.1).
 void sys_iret(CpuState* cpu, uint32_t operand_size) {
   CpuState& c = *cpu;
+  const bool stepping = c.key & key::kSingleStep;
   c.nmi_blocked = false;
   if (!protected_mode(c))
     iret_real(c, operand_size);
@@ -362,8 +363,8 @@ void sys_iret(CpuState* cpu, uint32_t operand_size) {
     iret_protected(c, operand_size);
   c.rf_loaded = (c.eflags_system & eflags::kRf) != 0;
   mode_changed(c);
-  // RF guards the next instruction from its breakpoint; where none can be hit it need not outlive this one.
-  if (c.rf_loaded && !(c.key & key::kSingleStep)) {
+  // RF guards the next instruction from its breakpoint; where none can be hit, and no trap shows it, it need not outlive this one.
+  if (c.rf_loaded && !stepping && !(c.key & key::kSingleStep)) {
     c.eflags_system &= ~eflags::kRf;
     c.rf_loaded = false;
   }

@@ -282,6 +282,20 @@ TEST(Iret, FlagsByPrivilege) {
   }
 }
 
+TEST(Iret, RfOutlivesItOnlyWhereSomethingShowsIt) {
+  for (const bool trap : {false, true}) {
+    Machine m;
+    m.long64(0);
+    if (trap) m.c.eflags_system |= eflags::kTf;
+    mode_changed(m.c);
+    m.c.gpr[kRsp] -= 0x40;
+    fill<uint64_t>(m, {0x1234, kCode64, eflags::kRf, 0x6000, 0});
+    EXPECT_EQ(m.run([&] { sys_iret(&m.c, 8); }), "");
+    EXPECT_EQ((m.c.eflags_system & eflags::kRf) != 0, trap) << "the trap behind an IRET under TF has RF in its frame";
+    EXPECT_EQ(m.c.rf_loaded, trap);
+  }
+}
+
 TEST(Iret, To64BitUserAndBackToKernel) {
   Machine m;
   m.long64(0);
