@@ -217,15 +217,18 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     }
     elements += done == 1 ? 1 : 64;
     if (count == done) return;
+    // Intel's processors give comparisons' flags at the end only: not in the frame of a fault or trap between iterations.
+    if (compares && c->intel_rules) {
+      c->flags_low = flags_low;
+      c->flags_of = flags_of;
+    }
     // An interrupt or a kick between two iterations: the instruction starts again where it is.
     // One that has been outside for an access looks each time: run() with immediate_exit completes just the pending element.
     const bool stop = c->key & key::kSingleStep || c->guest_debug_step;
     if ((c->key & key::kSingleStep) && c->intel_rules) {
-      // A trap between iterations: RF is set in its frame (SDM vol. 3, 18.3.1.1), and comparisons have set no flags yet.
+      // A trap between iterations: RF is set in its frame (SDM vol. 3, 18.3.1.1).
       c->eflags_system |= eflags::kRf;
       c->rf_loaded = true;
-      c->flags_low = flags_low;
-      c->flags_of = flags_of;
     }
     if (stop || ((exited || elements >= 1024) && c->request.load(std::memory_order_relaxed))) {
       c->next_rip = c->rip;
