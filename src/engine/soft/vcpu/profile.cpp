@@ -46,6 +46,11 @@ constexpr std::array<const char*, kCounters> kNames = {
 };
 
 constinit thread_local Profile::Thread* sampled = nullptr;
+// What `sampled` points to: a tick may come when the profile is gone already.
+thread_local struct Own {
+  std::shared_ptr<Profile::Thread> thread;
+  ~Own() { sampled = nullptr; }
+} own;
 
 // In the signal handler: only plain data, and the index of the code cache, which is read without locks.
 Profile::Sample sample_at(const ucontext_t& context) {
@@ -97,12 +102,20 @@ Result<std::unique_ptr<Profile>> Profile::create(const std::string& file) {
 }
 
 Profile::~Profile() {
-  for (const auto& thread : threads_) timer_delete(thread->timer);
+  const std::lock_guard lock(mutex_);
+  stop_sampling();
+}
+
+void Profile::stop_sampling() {
+  for (const auto& thread : threads_) {
+    timer_delete(thread->timer);
+    thread->cpu = nullptr;
+  }
 }
 
 Result<> Profile::attach(const CpuState& cpu) {
   if (sampled && sampled->cpu == &cpu) return {};
-  auto thread = std::make_unique<Thread>();
+  auto thread = std::make_shared<Thread>();
   thread->cpu = &cpu;
   thread->samples.resize(kCapacity);
   sigevent event = {};
@@ -112,6 +125,7 @@ Result<> Profile::attach(const CpuState& cpu) {
   if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &thread->timer) != 0) return os_fail("a timer for the profile");
   const itimerspec interval = {{0, kIntervalNs}, {0, kIntervalNs}};
   sampled = thread.get();
+  own.thread = thread;
   timer_settime(thread->timer, 0, &interval, nullptr);
   const std::lock_guard lock(mutex_);
   threads_.push_back(std::move(thread));
@@ -120,9 +134,7 @@ Result<> Profile::attach(const CpuState& cpu) {
 
 Result<> Profile::write(std::span<const VcpuMemoryPtr> vcpus) {
   const std::lock_guard lock(mutex_);
-  for (const auto& thread : threads_) {
-    timer_delete(thread->timer);
-  }
+  stop_sampling();
   std::array<uint64_t, 5> by_place{};
   Sums blocks, engine;
   uint64_t all = 0, lost = 0;

@@ -35,7 +35,7 @@ class Profile {
     uint64_t rip;  // Block: where it begins; Engine: the instruction
   };
   struct Thread {
-    const CpuState* cpu;
+    const CpuState* cpu;  // null: sampled no more
     timer_t timer;
     uint32_t count;  // those beyond the capacity are only counted
     std::vector<Sample> samples;
@@ -43,10 +43,11 @@ class Profile {
 
  private:
   explicit Profile(Fd file) : file_(std::move(file)) {}
+  void stop_sampling();
 
   Fd file_;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Thread>> threads_;
+  std::vector<std::shared_ptr<Thread>> threads_;  // shared with the threads, which may outlive this
 };
 
 }  // namespace lodge::engine::soft

@@ -5,7 +5,10 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include <cinttypes>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <thread>
 
@@ -659,6 +662,38 @@ TEST_F(SoftVcpuTest, CpuidFollowsTheProcessorsState) {
   EXPECT_EQ(r[0], 0u);
   vcpu_hooks.cpuid(&cpu(), 0x1f, 0, r);
   EXPECT_EQ(r[0] | r[1] | r[2] | r[3], 0u) << "AMD: zeros beyond the last leaf";
+}
+
+// A thread may run one profiled VM after another; each profile ends with its VM, and ticks that are still on their way find
+// what they write to.
+TEST_F(SoftVcpuTest, OneThreadRunsTwoProfiledMachinesOneAfterTheOther) {
+  const auto burn = [] {
+    const auto now = [] {
+      timespec t;
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+      return t.tv_sec * 1'000'000'000 + t.tv_nsec;
+    };
+    for (const int64_t end = now() + 20'000'000; now() < end;) {
+    }
+  };
+  guest = [&](CpuState& c) {
+    burn();
+    return exit_with(c, KVM_EXIT_IO);
+  };
+  for (const char* const name : {"first.profile", "second.profile"}) {
+    const std::string file = testing::TempDir() + name;
+    start({.profile = file});
+    ASSERT_EQ(vcpus[0]->run().value(), RunResult::Exit);
+    vcpus.clear();
+    vm.reset();
+    burn();
+    std::ifstream in(file);
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    uint64_t samples = 0;
+    ASSERT_EQ(sscanf(text.c_str(), "CPU time of the vCPUs' threads, %" SCNu64 " samples", &samples), 1) << text;
+    EXPECT_GT(samples, 0U);
+    std::filesystem::remove(file);
+  }
 }
 
 }  // namespace
