@@ -13,23 +13,23 @@ bool type_allows(const SegmentRegister& s, bool write) {
   return !write || (s.attributes & attr::kWritable);
 }
 
+bool expand_down(const SegmentRegister& s) {
+  return (s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown;
+}
+
+// An operand that goes on behind the last byte of a segment of 4 GiB: Intel's processors let it wrap (SDM vol. 3, 5.3: "implementation
+// specific").
+bool wraps(const CpuState& c, const SegmentRegister& s) { return c.intel_rules && s.limit == 0xffffffff && !expand_down(s); }
+
 uint64_t width_mask(uint32_t width) { return width == 8 ? ~0ull : width == 4 ? 0xffffffffull : 0xffffull; }
 
 }  // namespace
 
 bool outside_limit(const SegmentRegister& s, uint64_t offset, uint32_t size) {
   const uint64_t last = offset + size - 1;
-  const bool expand_down = (s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown;
-  if (!expand_down) return last > s.limit;
+  if (!expand_down(s)) return last > s.limit;
   const uint64_t top = s.attributes & attr::kDb ? 0xffffffff : 0xffff;
   return offset <= s.limit || last > top;
-}
-
-// An operand that goes on behind the last byte of a segment of 4 GiB: Intel's processors let it wrap (SDM vol. 3, 5.3: "implementation
-// specific").
-static bool wraps(const CpuState& c, const SegmentRegister& s) {
-  return c.intel_rules && s.limit == 0xffffffff &&
-         !((s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown);
 }
 
 uint64_t segment_linear(CpuState& c, uint32_t segment, uint64_t offset, uint32_t size, bool write) {

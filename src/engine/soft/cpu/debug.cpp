@@ -36,7 +36,7 @@ uint32_t matches(const CpuState& c, uint64_t address, uint32_t size, Kinds wante
 
 bool debug_instruction_breakpoint(CpuState& c) {
   if (!debug_armed(c) || (c.eflags_system & eflags::kRf)) return false;
-  const uint64_t linear = code64(c) ? c.rip : (c.seg[kCs].base + c.rip) & 0xffffffff;
+  const uint64_t linear = code_linear(c);
   const uint32_t hits = matches(c, linear, 1, [](uint32_t kind) { return kind == kExecute; });
   if (!hits) return false;
   c.exception = {};

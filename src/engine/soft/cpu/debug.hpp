@@ -22,4 +22,10 @@ void debug_note_access(CpuState& c, uint64_t linear, uint32_t size, bool is_writ
 // A port access (CR4.DE).
 void debug_note_port(CpuState& c, uint32_t port, uint32_t size);
 
+// The trap that comes next has RF set in its frame, for the instruction goes on at the same place (SDM vol. 3, 18.3.1.1).
+inline void debug_trap_with_rf(CpuState& c) {
+  c.eflags_system |= eflags::kRf;
+  c.rf_loaded = true;
+}
+
 }  // namespace lodge::engine::soft

@@ -312,5 +312,7 @@ inline bool v86_mode(const CpuState& c) { return c.eflags_system & eflags::kVm; 
 inline bool real_or_v86(const CpuState& c) { return !protected_mode(c) || v86_mode(c); }
 inline bool long_mode(const CpuState& c) { return c.efer & efer::kLma; }
 inline bool code64(const CpuState& c) { return long_mode(c) && (c.seg[kCs].attributes & attr::kL); }
+// Where the next instruction lies.
+inline uint64_t code_linear(const CpuState& c) { return code64(c) ? c.rip : (c.seg[kCs].base + c.rip) & 0xffffffff; }
 
 }  // namespace lodge::engine::soft

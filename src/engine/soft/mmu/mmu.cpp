@@ -32,9 +32,12 @@ TlbSpace& current(CpuState& c) { return c.mmu->space[c.address_space]; }
 // The data entry for a page, perhaps another page's.
 TlbEntry& entry_of(CpuState& c, uint64_t linear, uint32_t view) { return current(c).tlb[view][tlb_index(linear)]; }
 
-void note_large(TlbSpace& space, uint64_t linear, uint64_t page_size) {
-  if (page_size > kPageSize) space.large_filter |= uint64_t{1} << (linear >> 30 & 63);
-}
+// TlbSpace::large_filter and code_filter, and those of Mmu.
+uint64_t large_bit(uint64_t linear) { return uint64_t{1} << (linear >> 30 & 63); }
+uint64_t& code_word(uint64_t (&filter)[16], uint64_t linear) { return filter[linear >> 18 & 15]; }
+uint64_t code_bit(uint64_t linear) { return uint64_t{1} << (linear >> 12 & 63); }
+
+void empty(TlbEntry& entry) { entry.read_tag = entry.write_tag = entry.code_write_tag = Mmu::kNoTag; }
 
 void list(TlbSpace& space, uint32_t entry) {
   if (space.filled_count < TlbSpace::kListed) space.filled[space.filled_count] = static_cast<uint16_t>(entry);
@@ -42,8 +45,6 @@ void list(TlbSpace& space, uint32_t entry) {
 }
 
 constexpr uint32_t kFetchFrom = kViewCount * TlbSpace::kAll;
-
-uint32_t code_bit(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & 1023; }
 
 enum class Writing { Direct, Code, Announced };
 
@@ -71,7 +72,7 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
   uint8_t* const host = slot->host + (result.gpa - slot->gpa);
 
   TlbSpace& space = current(c);
-  note_large(space, linear, result.page_size);
+  if (result.page_size > kPageSize) space.large_filter |= large_bit(linear);
   TlbEntry& entry = space.tlb[view][tlb_index(linear)];
   const uint64_t tag = linear & kPageMask;
   if (entry.read_tag == Mmu::kNoTag) {
@@ -82,7 +83,7 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
     victim = entry;
   }
   TlbEntry& stale = space.tlb[view][victim_index(tag)];
-  if (stale.read_tag == tag) stale.read_tag = stale.write_tag = stale.code_write_tag = Mmu::kNoTag;
+  if (stale.read_tag == tag) empty(stale);
   const Writing writing = way_of_writing(*slot, result.gpa);
   const bool direct = writing == Writing::Direct;
   // A page whose own entry is not dirty yet must be walked again for its first write.
@@ -104,7 +105,7 @@ void mmu_written(CpuState& c, const Slot& slot, uint64_t gpa, uint32_t length) {
 FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   const bool user = c.cpl == 3;
   TlbSpace& space = current(c);
-  const auto index = static_cast<uint32_t>(linear >> 12) & (Mmu::kFetchEntries - 1);
+  const auto index = fetch_index(linear);
   FetchEntry& entry = space.fetch[user][index];
   if (entry.tag == (linear & kPageMask)) return {entry.host, entry.slot, entry.gpa};
   count(c, Counter::FetchWalks);
@@ -113,15 +114,16 @@ FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   const uint64_t gpa = result.gpa & kPageMask;
   const Slot* slot = c.mmu->map->find(gpa);
   if (!slot) return {nullptr, nullptr, gpa};
-  note_large(space, linear, result.page_size);
+  const bool large = result.page_size > kPageSize;
+  if (large) space.large_filter |= large_bit(linear);
   const bool supervisor = !(c.key & key::kUser);
   if (supervisor && c.global_code && !result.global) {
     c.global_code = false;
     jump_context_changed(c);
   }
-  auto& filter = supervisor && c.global_code ? c.mmu->global_code_filter : space.code_filter;
-  if (supervisor && c.global_code && result.page_size > kPageSize) c.mmu->global_large_filter |= uint64_t{1} << (linear >> 30 & 63);
-  filter[code_bit(linear) >> 6] |= uint64_t{1} << (code_bit(linear) & 63);
+  const bool global = supervisor && c.global_code;
+  if (global && large) c.mmu->global_large_filter |= large_bit(linear);
+  code_word(global ? c.mmu->global_code_filter : space.code_filter, linear) |= code_bit(linear);
   if (entry.tag == Mmu::kNoTag) list(space, kFetchFrom + user * TlbSpace::kFetchEntries + index);
   entry = {linear & kPageMask, slot->host + (gpa - slot->gpa), slot, gpa};
   return {entry.host, entry.slot, gpa};
@@ -224,8 +226,6 @@ void mmu_or_system(CpuState& c, uint64_t linear, uint8_t bits) {
 
 namespace {
 
-void empty(TlbEntry& entry) { entry.read_tag = entry.write_tag = entry.code_write_tag = Mmu::kNoTag; }
-
 // Calls with a reference to each entry that may hold something: the data entries' and the fetch entries'.
 template <typename Data, typename Fetch>
 void for_filled(TlbSpace& space, Data data, Fetch fetch) {
@@ -279,7 +279,7 @@ void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
   ++c.mmu->walk_generation;
   TlbSpace& space = c.mmu->space[index];
   const uint64_t tag = linear & kPageMask;
-  if (space.large_filter >> (linear >> 30 & 63) & 1) {
+  if (space.large_filter & large_bit(linear)) {
     for_filled(
         space,
         [&](TlbEntry& entry) {
@@ -297,10 +297,10 @@ void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
     if (victim.read_tag == tag) empty(victim);
   }
   for (auto& side : space.fetch) {
-    FetchEntry& entry = side[(linear >> 12) & (Mmu::kFetchEntries - 1)];
+    FetchEntry& entry = side[fetch_index(linear)];
     if (entry.tag == tag) entry.tag = Mmu::kNoTag;
   }
-  if (space.code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1) code_moved(c, index);
+  if (code_word(space.code_filter, linear) & code_bit(linear)) code_moved(c, index);
 }
 
 uint32_t current_pcid(const CpuState& c) { return c.cr4 & cr4::kPcide ? c.cr3 & 0xfff : 0; }
@@ -351,10 +351,8 @@ void mmu_flush_all(CpuState& c) {
 
 void mmu_flush_page(CpuState& c, uint64_t linear) {
   count(c, Counter::PageFlushes);
-  const Mmu& mmu = *c.mmu;
-  if ((mmu.global_code_filter[code_bit(linear) >> 6] >> (code_bit(linear) & 63) & 1) ||
-      (mmu.global_large_filter >> (linear >> 30 & 63) & 1))
-    global_code_moved(c);
+  Mmu& mmu = *c.mmu;
+  if ((code_word(mmu.global_code_filter, linear) & code_bit(linear)) || (mmu.global_large_filter & large_bit(linear))) global_code_moved(c);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
     if (c.mmu->named[i]) flush_page(c, i, linear);
 }

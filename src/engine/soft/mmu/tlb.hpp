@@ -56,7 +56,6 @@ struct WalkCacheEntry {
 struct Mmu {
   static constexpr uint32_t kWalkCache = 1024;
   static constexpr uint64_t kNoTag = TlbSpace::kNoTag;
-  static constexpr uint32_t kEntries = TlbSpace::kEntries, kFetchEntries = TlbSpace::kFetchEntries;
   TlbSpace space[kAddressSpaces];
   uint16_t named[kAddressSpaces];     // PCID + 1; 0: never used, all zeros
   uint64_t last_use[kAddressSpaces];  // by `uses`
@@ -80,6 +79,7 @@ inline uint32_t tlb_index(uint64_t linear) { return static_cast<uint32_t>(linear
 inline uint32_t victim_index(uint64_t linear) {
   return TlbSpace::kEntries + (static_cast<uint32_t>(linear >> 12 ^ linear >> 24) & (TlbSpace::kVictims - 1));
 }
+inline uint32_t fetch_index(uint64_t linear) { return static_cast<uint32_t>(linear >> 12) & (TlbSpace::kFetchEntries - 1); }
 // Of the current space and view.
 inline const TlbEntry& tlb_entry(const CpuState& c, uint64_t linear) { return reinterpret_cast<const TlbEntry*>(c.tlb)[tlb_index(linear)]; }
 

@@ -486,8 +486,7 @@ const Block* block_at(const CodeIndex& index, const uint8_t* pc) {
 // The translation of `size` bytes at the cache's end.
 static void tell(CodeCache& cache, const CpuState& c, uint64_t size) {
   if (!cache.options.jitdump) return;
-  const uint64_t linear = code64(c) ? c.rip : (c.seg[kCs].base + c.rip) & 0xffffffff;
-  cache.options.jitdump->add(fmt::format("guest {} {:#x}", c.cpl == 3 ? "user" : "kernel", linear), cache.executable + cache.used,
+  cache.options.jitdump->add(fmt::format("guest {} {:#x}", c.cpl == 3 ? "user" : "kernel", code_linear(c)), cache.executable + cache.used,
                              cache.writable + cache.used, size);
 }
 

@@ -95,7 +95,7 @@ uint8_t& exclusive_byte(CpuState& c, uint32_t i) {
 // The host page that the running translation of the second tier was made from, null if not at hand.
 const uint8_t* running_page(const CpuState& c) {
   const bool user = c.cpl == 3;
-  const FetchEntry& entry = c.mmu->space[c.address_space].fetch[user][(c.code_page >> 12) & (TlbSpace::kFetchEntries - 1)];
+  const FetchEntry& entry = c.mmu->space[c.address_space].fetch[user][fetch_index(c.code_page)];
   return entry.tag == c.code_page ? entry.host : nullptr;
 }
 

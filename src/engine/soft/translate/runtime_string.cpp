@@ -225,11 +225,7 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     // An interrupt or a kick between two iterations: the instruction starts again where it is.
     // One that has been outside for an access looks each time: run() with immediate_exit completes just the pending element.
     const bool stop = c->key & key::kSingleStep || c->guest_debug_step;
-    if ((c->key & key::kSingleStep) && c->intel_rules) {
-      // A trap between iterations: RF is set in its frame (SDM vol. 3, 18.3.1.1).
-      c->eflags_system |= eflags::kRf;
-      c->rf_loaded = true;
-    }
+    if ((c->key & key::kSingleStep) && c->intel_rules) debug_trap_with_rf(*c);
     if (stop || ((exited || elements >= 1024) && c->request.load(std::memory_order_relaxed))) {
       c->next_rip = c->rip;
       ++c->budget;  // it has not completed: whenever requests come, it counts once

@@ -225,10 +225,7 @@ GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
       for (uint32_t byte = i; byte < i + size; ++byte) c->operand[2][byte] = value;
     }
     for (uint32_t i = vector; g.gathered && c->intel_rules && i < 32; ++i) c->operand[0][i] = 0;
-    if (g.gathered && c->intel_rules && (c->key & key::kSingleStep)) {  // as between the iterations of a string instruction
-      c->eflags_system |= eflags::kRf;
-      c->rf_loaded = true;
-    }
+    if (g.gathered && c->intel_rules && (c->key & key::kSingleStep)) debug_trap_with_rf(*c);
     return g.gathered ? GatherEnd::Again : GatherEnd::Fault;
   }
   for (uint32_t i = g.form.count * size; i < 32; ++i) c->operand[0][i] = 0;

@@ -53,17 +53,15 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   as.store(kFlagBytes, hRax, 2);
   as.move(hRax, kS0);
   const auto state = as.jump();
-  const auto to_rip = [&](bool salted) {
-    if (salted) as.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
-    as.store(kRip, kS0);
-  };
+  const auto without_salt = [&] { as.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true}); };
   begin(thunks.look);
-  to_rip(true);
+  without_salt();
+  as.store(kRip, kS0);
   const auto looks = as.jump();
   begin(thunks.wrong_tag);
-  as.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
+  without_salt();
   begin(thunks.miss);
-  to_rip(false);
+  as.store(kRip, kS0);
   as.store_imm32(offsetof(CpuState, jump_missed), 1);
   begin(thunks.exit_state);
   as.bind(state);
@@ -302,40 +300,17 @@ bool Tier2::bridge(uint32_t i) {
 }
 
 // The ones that change neither the mode nor what code lies where, and go on with the next instruction when they are complete.
-bool Tier2::falls_through(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_MOVSB:
-    case ZYDIS_MNEMONIC_MOVSW:
-    case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_MOVSQ:
-    case ZYDIS_MNEMONIC_STOSB:
-    case ZYDIS_MNEMONIC_STOSW:
-    case ZYDIS_MNEMONIC_STOSD:
-    case ZYDIS_MNEMONIC_STOSQ:
-    case ZYDIS_MNEMONIC_LODSB:
-    case ZYDIS_MNEMONIC_LODSW:
-    case ZYDIS_MNEMONIC_LODSD:
-    case ZYDIS_MNEMONIC_LODSQ:
-    case ZYDIS_MNEMONIC_CMPSB:
-    case ZYDIS_MNEMONIC_CMPSW:
-    case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ:
-    case ZYDIS_MNEMONIC_SCASB:
-    case ZYDIS_MNEMONIC_SCASW:
-    case ZYDIS_MNEMONIC_SCASD:
-    case ZYDIS_MNEMONIC_SCASQ:
+bool Tier2::falls_through(const Instruction& in) {
+  if (in.decoded.meta.category == ZYDIS_CATEGORY_STRINGOP) return true;
+  switch (in.mnemonic()) {
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
     case ZYDIS_MNEMONIC_RDPMC:
     case ZYDIS_MNEMONIC_RDMSR:
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_SWAPGS:
     case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
-    case ZYDIS_MNEMONIC_STAC:
-    case ZYDIS_MNEMONIC_CLAC:
-    case ZYDIS_MNEMONIC_CLI: return true;
+    case ZYDIS_MNEMONIC_WRGSBASE: return true;
     default: return false;
   }
 }
@@ -344,7 +319,7 @@ bool Tier2::falls_through(ZydisMnemonic m) {
 // next instruction, else there by the jump table, or, true, straight on.
 bool Tier2::bridge_end(uint32_t i) {
   const Item& item = *items_[i];
-  const bool straight = falls_through(item.in.mnemonic());
+  const bool straight = falls_through(item.in);
   as_.compare_state_imm8(kAttention, 0);
   as_.jump_if_to(kNotZero, thunks_.leave);
   as_.test_state_imm32(offsetof(CpuState, eflags_system), eflags::kRf);
@@ -433,15 +408,8 @@ void Tier2::emit_stubs() {
       case Stub::Kind::Shadow:
       case Stub::Kind::Slow:
         as_.bind({stub.from});
-        flags_ = stub.flags;
-        if (stub.recipe.kind != Recipe::Kind::None) {
-          version_ = {};
-          delta_ = {};
-          Recipe recipe = stub.recipe;
-          recipe.left_delta = 0;
-          materialise(recipe, stub.recipe_adjust, true);
-          save_flags(kS0);
-        }
+        flags_of_stub(stub);
+        if (flags_ == kInHost) save_flags(kS0);
         if (stub.kind == Stub::Kind::Shadow) {
           store_rip(kS0, at_ + items_[stub.item]->offset + items_[stub.item]->in.length());
           as_.store_imm8(offsetof(CpuState, shadow), kShadowSti);

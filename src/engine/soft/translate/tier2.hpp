@@ -218,7 +218,7 @@ class Tier2 {
   void count_back(uint32_t completed);
   bool bridge(uint32_t i);
   bool bridge_end(uint32_t i);
-  static bool falls_through(ZydisMnemonic m);
+  static bool falls_through(const Instruction& in);
   void nothing_known();
 
   // --- tier2_flags.cpp
@@ -230,6 +230,9 @@ class Tier2 {
   void materialise(const Recipe& recipe, int64_t adjust, bool scratch_free);
   [[nodiscard]] bool recipe_valid() const;
   [[nodiscard]] Recipe recipe_of(const Item& item) const;
+  // A stub that takes the flags over as they are, behind a check that has lost the host's; flags_of_stub() brings those to hand there.
+  [[nodiscard]] Stub stub_with_flags(Stub::Kind kind, Assembler::Label from, uint32_t item) const;
+  void flags_of_stub(const Stub& stub);
 
   // --- tier2_memory.cpp
   Address look_up(uint32_t i, const Access& access, bool leave_scratch);

@@ -155,4 +155,29 @@ Tier2::Recipe Tier2::recipe_of(const Item& item) const {
   return recipe;
 }
 
+Tier2::Stub Tier2::stub_with_flags(Stub::Kind kind, Assembler::Label from, uint32_t item) const {
+  Stub stub;
+  stub.kind = kind;
+  stub.from = from.patch;
+  stub.item = item;
+  stub.flags = flags_;
+  if (!flags_ && recipe_valid()) {
+    stub.recipe = recipe_;
+    stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
+  }
+  return stub;
+}
+
+void Tier2::flags_of_stub(const Stub& stub) {
+  flags_ = stub.flags;
+  if (stub.recipe.kind == Recipe::Kind::None) return;
+  // The registers are as they were at the check.
+  version_ = {};
+  delta_ = {};
+  Recipe recipe = stub.recipe;
+  recipe.left_delta = 0;
+  materialise(recipe, stub.recipe_adjust, true);
+  flags_ = kInHost;
+}
+
 }  // namespace lodge::engine::soft

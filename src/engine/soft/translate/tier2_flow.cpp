@@ -85,16 +85,7 @@ void Tier2::interrupt_flag(uint32_t i, bool set) {
   as_.alu_state_imm32(set ? 1 : 4, offsetof(CpuState, eflags_system), set ? eflags::kIf : ~eflags::kIf);
   if (set) {
     as_.compare_state_imm8(offsetof(CpuState, shadow), 0);  // and what lies beside it: CpuState::events_waiting
-    Stub stub;
-    stub.kind = Stub::Kind::Shadow;
-    stub.from = as_.jump_if(kNotZero).patch;
-    stub.item = i;
-    stub.flags = flags_;
-    if (!flags_ && recipe_valid()) {
-      stub.recipe = recipe_;
-      stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
-    }
-    stubs_.push_back(stub);
+    stubs_.push_back(stub_with_flags(Stub::Kind::Shadow, as_.jump_if(kNotZero), i));
   }
   advance_versions(item);
 }
@@ -104,16 +95,7 @@ void Tier2::access_flag(uint32_t i, bool set) {
   const Item& item = *items_[i];
   before_clobber(item.live_in());
   as_.test_state_imm32(offsetof(CpuState, cr4), static_cast<uint32_t>(cr4::kSmap));
-  Stub stub;
-  stub.kind = Stub::Kind::Slow;
-  stub.from = as_.jump_if(kZero).patch;
-  stub.item = i;
-  stub.flags = flags_;
-  if (!flags_ && recipe_valid()) {
-    stub.recipe = recipe_;
-    stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
-  }
-  stubs_.push_back(stub);
+  stubs_.push_back(stub_with_flags(Stub::Kind::Slow, as_.jump_if(kZero), i));
   as_.alu_state_imm32(set ? 1 : 4, offsetof(CpuState, eflags_system), set ? eflags::kAc : ~eflags::kAc);
   const uint32_t view = set ? kViewSupervisor : kViewSupervisorSmap;
   as_.store_imm32(offsetof(CpuState, view), view);
@@ -186,16 +168,7 @@ void Tier2::call_indirect(uint32_t i) {
   as_.shift_imm(4, kS1, 16);
   as_.shift_imm(7, kS1, 16);
   as_.alu(0x39, kS1, kS0);
-  Stub stub;
-  stub.kind = Stub::Kind::Slow;
-  stub.from = as_.jump_if(kNotZero).patch;
-  stub.item = i;
-  stub.flags = flags_;
-  if (!flags_ && recipe_valid()) {
-    stub.recipe = recipe_;
-    stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
-  }
-  stubs_.push_back(stub);
+  stubs_.push_back(stub_with_flags(Stub::Kind::Slow, as_.jump_if(kNotZero), i));
   push_return(i);
   as_.load(kS0, kTarget);
   through_table(i, 0, kAll);
@@ -260,16 +233,8 @@ void Tier2::edge(uint32_t i, uint32_t target, uint8_t live, uint32_t completed) 
   if (target <= at_ + items_[i]->offset) {  // backward: no loop without a look at requests
     before_clobber(live);
     as_.compare_state_imm8(kRequestOffset, 0);
-    Stub stub;
-    stub.kind = Stub::Kind::Request;
-    stub.from = as_.jump_if(kNotZero).patch;
-    stub.item = completed;
+    Stub stub = stub_with_flags(Stub::Kind::Request, as_.jump_if(kNotZero), completed);
     stub.target = target;
-    stub.flags = flags_;
-    if (!flags_ && recipe_valid()) {
-      stub.recipe = recipe_;
-      stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
-    }
     stubs_.push_back(stub);
   }
   prepare_exit(live);
@@ -343,15 +308,7 @@ void Tier2::emit_edge(const Stub& stub) {
 
 void Tier2::emit_request(const Stub& stub) {
   as_.bind({stub.from});
-  flags_ = stub.flags;
-  if (stub.recipe.kind != Recipe::Kind::None) {
-    version_ = {};
-    delta_ = {};
-    Recipe recipe = stub.recipe;
-    recipe.left_delta = 0;
-    materialise(recipe, stub.recipe_adjust, true);
-    flags_ = kInHost;
-  }
+  flags_of_stub(stub);
   store_rip(kS0, stub.target);
   count_back(stub.item);
   as_.jump_to(flags_ == kInHost ? thunks_.exit_host : thunks_.exit_state);

@@ -15,7 +15,7 @@ constexpr int64_t kWidestGroup = 256;  // bytes: a wider one meets a page's end 
 
 constexpr uint32_t kEntryShift = 5;
 static_assert(sizeof(TlbEntry) == 1u << kEntryShift);
-constexpr int32_t kIndexMask = static_cast<int32_t>((Mmu::kEntries - 1) << kEntryShift);
+constexpr int32_t kIndexMask = static_cast<int32_t>((TlbSpace::kEntries - 1) << kEntryShift);
 
 uint32_t base_offset(int segment) {
   return static_cast<uint32_t>(offsetof(CpuState, seg) + static_cast<size_t>(segment) * sizeof(SegmentRegister) +
@@ -178,21 +178,13 @@ Address Tier2::look_up(uint32_t i, const Access& access, bool leave_scratch) {
   as_.with_memory(0x03, kS1, {.displacement = offsetof(CpuState, tlb), .gs = true});
   as_.alu_imm32(4, kS0, static_cast<int32_t>(kPageMask));
   as_.with_memory(0x3b, kS0, {.base = kS1, .displacement = access.write ? 8 : 0});
-  Stub stub;
-  stub.kind = Stub::Kind::Resolve;
-  stub.from = as_.jump_if(kNotZero).patch;
+  Stub stub = stub_with_flags(Stub::Kind::Resolve, as_.jump_if(kNotZero), i);
   as_.load(kS1, Address{.base = kS1, .displacement = 16});
   stub.back = as_.here();
-  stub.item = i;
   stub.place = access.place;
   stub.displacement = displacement;
   stub.form = {access.size | access.flags, static_cast<uint16_t>(access.displacement - low),
                static_cast<uint16_t>(high - access.displacement), access.write};
-  stub.flags = flags_;
-  if (!flags_ && recipe_valid()) {
-    stub.recipe = recipe_;
-    stub.recipe_adjust = recipe_.left < 0 ? 0 : delta_[static_cast<size_t>(recipe_.left)] - recipe_.left_delta;
-  }
   stub.x87 = x87_;
   stubs_.push_back(stub);
   addend_group_ = -1;
@@ -209,15 +201,8 @@ void Tier2::emit_resolve(const Stub& stub) {
   const Item& item = *items_[stub.item];
   note(stub.item, false, stub.flags, stub.x87);
   store_rip(kS0, at_ + item.offset);
-  if (stub.recipe.kind != Recipe::Kind::None) {
-    // The registers are as they were at the look-up.
-    version_ = {};
-    delta_ = {};
-    Recipe recipe = stub.recipe;
-    recipe.left_delta = 0;
-    materialise(recipe, stub.recipe_adjust, true);
-    save_flags(kS0);
-  }
+  flags_of_stub(stub);
+  if (flags_ == kInHost) save_flags(kS0);
   if (stub.x87 >= 0) commit_x87(stub.x87);
   first_.wait_for_x87(item.in);
   count_back(stub.item);

@@ -27,8 +27,6 @@ void code_written(CpuState& c, uint8_t* host, uint32_t length) {
 
 namespace {
 
-uint64_t code_linear(const CpuState& c) { return code64(c) ? c.rip : (c.seg[kCs].base + c.rip) & 0xffffffff; }
-
 std::atomic<uint8_t>* flags_of(const FetchPage& page) { return &page.slot->page_flags[(page.gpa - page.slot->gpa) >> 12]; }
 
 FetchPage next_page(CpuState& c, uint64_t linear) {

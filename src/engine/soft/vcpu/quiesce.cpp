@@ -1,5 +1,7 @@
 #include "engine/soft/vcpu/quiesce.hpp"
 
+#include <array>
+
 #include "engine/soft/mmu/mmu.hpp"
 #include "engine/soft/vcpu/context.hpp"
 #include "engine/soft/vcpu/futex.hpp"
@@ -60,6 +62,31 @@ bool acknowledged(const Participant& other, uint32_t ticket) {
   return static_cast<int32_t>(other.flush_acknowledged.load() - ticket) >= 0 || other.mode.load() == GuestMode::Outside;
 }
 
+struct FlushTickets {
+  uint32_t count;
+  std::array<uint32_t, kMaxVcpus> ticket;
+};
+
+// Of all but `own`.
+FlushTickets ask_for_flush(Quiesce& quiesce, const Participant* own) {
+  FlushTickets tickets{quiesce.count.load(), {}};
+  for (uint32_t i = 0; i < tickets.count; ++i) {
+    Participant& other = quiesce.participant[i];
+    if (&other == own) continue;
+    tickets.ticket[i] = other.flush_requested.fetch_add(1) + 1;
+    other.cpu->request.fetch_or(kRequestFlush);
+  }
+  return tickets;
+}
+
+void await_flush(Quiesce& quiesce, const Participant* own, const FlushTickets& tickets) {
+  for (uint32_t i = 0; i < tickets.count; ++i) {
+    const Participant& other = quiesce.participant[i];
+    if (&other == own || acknowledged(other, tickets.ticket[i])) continue;
+    wait_until(quiesce, [&] { return acknowledged(other, tickets.ticket[i]); });
+  }
+}
+
 }  // namespace
 
 Participant* quiesce_add(Quiesce& quiesce, CpuState* cpu) {
@@ -91,40 +118,18 @@ void quiesce_poll(CpuState* cpu) {
 
 void request_flush_of_others_and_wait(Quiesce& quiesce, CpuState* self) {
   const Participant* own = &self_of(self);
-  const uint32_t count = quiesce.count.load();
-  uint32_t ticket[kMaxVcpus] = {};
-  for (uint32_t i = 0; i < count; ++i) {
-    Participant& other = quiesce.participant[i];
-    if (&other == own) continue;
-    ticket[i] = other.flush_requested.fetch_add(1) + 1;
-    other.cpu->request.fetch_or(kRequestFlush);
-  }
-  for (uint32_t i = 0; i < count; ++i) {
-    const Participant& other = quiesce.participant[i];
-    if (&other == own || acknowledged(other, ticket[i])) continue;
-    wait_until(quiesce, [&] { return acknowledged(other, ticket[i]); });
-  }
+  const FlushTickets tickets = ask_for_flush(quiesce, own);
+  await_flush(quiesce, own, tickets);
 }
 
 void request_flush_and_wait(Quiesce& quiesce, CpuState* self) {
   Participant* own = self ? &self_of(self) : nullptr;
   const bool exclusive = own && own->mode.load() == GuestMode::Exclusive;
-  const uint32_t count = quiesce.count.load();
-  uint32_t ticket[kMaxVcpus] = {};
-  for (uint32_t i = 0; i < count; ++i) {
-    Participant& other = quiesce.participant[i];
-    if (&other == own) continue;
-    ticket[i] = other.flush_requested.fetch_add(1) + 1;
-    other.cpu->request.fetch_or(kRequestFlush);
-  }
+  const FlushTickets tickets = ask_for_flush(quiesce, own);
   // Whoever holds the exclusive section is alone: the others empty their TLBs when they come back.
   if (exclusive) return;
   if (own) leave(quiesce, *own);
-  for (uint32_t i = 0; i < count; ++i) {
-    const Participant& other = quiesce.participant[i];
-    if (&other == own || acknowledged(other, ticket[i])) continue;
-    wait_until(quiesce, [&] { return acknowledged(other, ticket[i]); });
-  }
+  await_flush(quiesce, own, tickets);
   if (own) enter(quiesce, self, *own);
 }
 
