@@ -89,7 +89,7 @@ for group in "$@"; do
         test) wanted+=("${test_packages[@]}") ;;
         bench) wanted+=("${bench_packages[@]}") ;;
         lint) wanted+=("${lint_packages[@]}") ;;
-        *) echo "usage: tools/dependencies.sh [build|demo|test|lint]..." >&2; exit 2 ;;
+        *) echo "usage: tools/dependencies.sh [build|demo|test|lint|bench]..." >&2; exit 2 ;;
     esac
 done
 
