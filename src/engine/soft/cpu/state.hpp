@@ -206,9 +206,10 @@ struct alignas(64) CpuState {
   // The translation was left before its end, at a request: not all of its instructions were run.
   uint32_t left_early;
 
+  // Entries of the jump table count as long as their tag ^ both of these, read as one word, is the address jumped to (kJumpCheck).
+  alignas(8) uint32_t jump_salt;  // 16 bits: which tags count now; kept by jump_context_changed()
   // Event requests from other threads (vcpu/); nonzero makes the loop look before the next block.
   std::atomic<uint32_t> request;
-  uint32_t reserved2;
 
   // Breakpoints (DR6.B0-B3) that data and port accesses of the running instruction hit: cpu/debug.hpp.
   uint32_t debug_hits;
@@ -252,7 +253,6 @@ struct alignas(64) CpuState {
   uint64_t tlb_view_size;
   uint32_t address_space;  // the index of its TLB
   uint64_t code_page;      // linear address of the page that the running translation lies in
-  uint64_t jump_salt;      // 16 bits: which tags of the jump table count now; kept by jump_context_changed()
   uint32_t jump_index;     // 16 bits, XORed with an address's to make an index
   // The supervisor's code has been found in global pages only: its contexts are the same in all address spaces, and outlive a load of CR3.
   bool global_code;

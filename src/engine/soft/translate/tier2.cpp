@@ -12,7 +12,9 @@ namespace lodge::engine::soft {
 
 namespace {
 
-constexpr uint32_t kRequestOffset = offsetof(CpuState, request);
+// The word whose lower half is the jump table's salt, and whose upper half makes no tag match while a request waits.
+constexpr uint32_t kJumpCheck = offsetof(CpuState, jump_salt);
+static_assert(kJumpCheck % 8 == 0 && offsetof(CpuState, request) == kJumpCheck + 4);
 constexpr uint32_t kFlagBytes = offsetof(CpuState, flags_of);
 // The word of CpuState that makes the loop look.
 constexpr uint32_t kAttention = offsetof(CpuState, shadow);
@@ -53,19 +55,11 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   as.store(kFlagBytes, hRax, 2);
   as.move(hRax, kS0);
   const auto state = as.jump();
-  const auto without_salt = [&] { as.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true}); };
-  begin(thunks.look);
-  without_salt();
-  as.store(kRip, kS0);
-  const auto looks = as.jump();
-  begin(thunks.wrong_tag);
-  without_salt();
   begin(thunks.miss);
   as.store(kRip, kS0);
   as.store_imm32(offsetof(CpuState, jump_missed), 1);
   begin(thunks.exit_state);
   as.bind(state);
-  as.bind(looks);
   spill_all(as);
   thunks.leave = as.here();
   as.alu_imm8(0, hRsp, 8);
@@ -224,13 +218,11 @@ void Tier2::emit_entries() {
   }
   entry(result_->entry);
   // R10 is the target, R11 the index.
-  as_.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
   as_.with_memory(
-      0x3b, kS0, {.index = kS1, .scale = 3, .displacement = static_cast<int32_t>(kJumpTableOffset + offsetof(JumpTable, tag)), .gs = true});
-  as_.jump_if_to(kNotZero, thunks_.wrong_tag);
-  as_.compare_state_imm8(kRequestOffset, 0);
-  as_.jump_if_to(kNotZero, thunks_.look);
-  as_.with_memory(0x33, kS0, {.displacement = offsetof(CpuState, jump_salt), .gs = true});
+      0x8b, kS1, {.index = kS1, .scale = 3, .displacement = static_cast<int32_t>(kJumpTableOffset + offsetof(JumpTable, tag)), .gs = true});
+  as_.with_memory(0x33, kS1, {.displacement = kJumpCheck, .gs = true});
+  as_.alu(0x39, kS1, kS0);
+  as_.jump_if_to(kNotZero, thunks_.miss);
   if (at_) as_.lea(kS0, {.base = kS0, .displacement = -static_cast<int32_t>(at_)});
   as_.store(offsetof(CpuState, code_page), kS0);
   as_.align(8);

@@ -40,9 +40,7 @@ struct Thunks {
   uint8_t* exit_host;   // to the loop: registers to CpuState, flags from the host's
   uint8_t* exit_state;  // the same with the flags in CpuState already
   uint8_t* leave;       // the same with everything in CpuState already
-  uint8_t* wrong_tag;   // an entry that is another address's, or one of another context: R10 is the target ^ the salt
-  uint8_t* look;        // the same address, but a request is waiting
-  uint8_t* miss;        // R10 is the target: indirect jumps that found nothing
+  uint8_t* miss;        // R10 is the target: indirect jumps that found nothing, or while a request waits
   uint8_t* resolve[2];  // by whether it writes: slow path of look-ups: R11 = linear address, R10 = ResolveForm; returns the addend in R11
   uint8_t* run_slow;    // leaves for one run of the instruction at RIP in the first tier; flags in CpuState
 };

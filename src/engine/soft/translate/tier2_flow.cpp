@@ -195,13 +195,8 @@ void Tier2::jump_indirect(uint32_t i) {
 // To the translation for the linear address in R10. `indexed`: in user mode, or where that may have changed. The host's flags are lost.
 void Tier2::table_jump(bool indexed) {
   const Host index = kS1;
-  if (indexed) {
-    as_.move(index, kS0, false);
-    as_.with_memory(0x33, index, {.displacement = offsetof(CpuState, jump_index), .gs = true}, false);
-    as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xdb);  // movzx r11d, r11w
-  } else {
-    as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
-  }
+  as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
+  if (indexed) as_.with_memory(0x33, index, {.displacement = offsetof(CpuState, jump_index), .gs = true}, false);
   as_.with_memory(0xff, 4, {.index = index, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
 }
 

@@ -55,8 +55,7 @@ class Lister {
     names_ = {{thunks_.exit_host - cache_.data(), "exit_host"},
               {thunks_.exit_state - cache_.data(), "exit_state"},
               {thunks_.leave - cache_.data(), "leave"},
-              {thunks_.wrong_tag - cache_.data(), "wrong_tag"},
-              {thunks_.look - cache_.data(), "look"},
+              {thunks_.miss - cache_.data(), "miss"},
               {thunks_.resolve[0] - cache_.data(), "resolve_read"},
               {thunks_.resolve[1] - cache_.data(), "resolve_write"},
               {thunks_.run_slow - cache_.data(), "run_slow"}};
