@@ -264,6 +264,11 @@ class Assembler {
   }
   void lea(Host to, const Address& a) { with_memory(0x8d, to, a); }
   void load(Host to, const Address& a) { with_memory(0x8b, to, a); }
+  void load_word(Host to, const Address& a) {
+    rex_for(false, to, a);
+    byte(0x0f), byte(0xb7);  // movzx
+    operand(to, a);
+  }
   void store(const Address& a, Host from, bool wide = true) { with_memory(0x89, from, a, wide); }
   // add (0), or (1), and (4), sub (5), xor (6), cmp (7) r, imm32
   void alu_imm32(uint8_t extension, Host r, int32_t value, bool wide = true) {

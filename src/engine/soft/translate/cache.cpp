@@ -228,7 +228,8 @@ void end_tier2(CodeCache& cache, Block& block) {
   const uint32_t distance = code.dead - (code.body + 5);
   const uint64_t rest = __atomic_load_n(body, __ATOMIC_RELAXED) & ~uint64_t{0xff'ffff'ffff};
   __atomic_store_n(body, rest | static_cast<uint64_t>(distance) << 8 | 0xe9, __ATOMIC_RELEASE);
-  for (Edge* edge = block.incoming.exchange(no_links()); edge; edge = edge->next) set_jump(cache, edge->displacement, edge->stub);
+  for (Edge* edge = block.incoming.exchange(no_links()); edge; edge = edge->next)
+    set_jump(cache, edge->displacement, edge_unlinked(static_cast<uint32_t>(reinterpret_cast<uint8_t*>(edge) - cache.writable)));
 }
 
 void drop(CodeCache& cache, Block* block) {

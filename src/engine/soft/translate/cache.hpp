@@ -20,16 +20,21 @@ namespace lodge::engine::soft {
 
 constexpr uint32_t kMaxInstructionsPerBlock = 32;
 
-// An edge that can be linked to the translation that it leads to. Lies in the cache, before its stub.
+// An edge that can be linked to the translation that it leads to. Lies in the cache, before two calls of thunks, which find it by where
+// they return to: what the jump leads to unlinked, and what goes through the jump table, for targets that may not be linked.
 struct Edge {
   std::atomic<Edge*> next;  // of those linked to the same translation (addresses in the writable mapping)
-  uint32_t displacement;    // cache offset of the jump's rel32
-  uint32_t stub;            // cache offset of where it leads unlinked
-  uint32_t indirect;        // cache offset of code that goes through the jump table, for targets that may not be linked
-  bool state_flags;         // the flags are in CpuState: the entry to take
-  uint32_t key;             // the translation key under which it was made, and the page: a link leads to nothing else
-  const uint8_t* page;
+  const uint8_t* page;      // it leads to code in this page under this key only
+  uint32_t key;
+  uint32_t displacement;  // cache offset of the jump's rel32
+  uint16_t target;        // offset in the page
+  bool state_flags;       // the flags are in CpuState: the entry to take
+
+  static constexpr uint32_t kCall = 5;  // bytes
 };
+// Cache offsets of the two calls.
+inline uint32_t edge_unlinked(uint32_t edge) { return edge + sizeof(Edge); }
+inline uint32_t edge_indirect(uint32_t edge) { return edge_unlinked(edge) + Edge::kCall; }
 
 struct Tier2Code;
 

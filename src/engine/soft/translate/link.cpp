@@ -14,7 +14,7 @@ void code_link(const CodeIndex& index, uint64_t chain, Block& block) {
   const auto page = reinterpret_cast<uint64_t>(block.host_pc) & kPageMask;
   if (page != reinterpret_cast<uint64_t>(edge->page) || block.key != edge->key) return;
   if (block.second_page) {  // the linear address decides which page that is: the jump table knows
-    set_jump(edge->indirect);
+    set_jump(edge_indirect(static_cast<uint32_t>(in_cache)));
     return;
   }
   // The edge joins the block's list before its jump changes: when the block ends, the jump is put back. Whoever comes in between

@@ -10,13 +10,17 @@ namespace lodge::engine::soft {
 struct ResolveForm {
   uint32_t size;
   uint16_t before, behind;  // bytes, from the access's first byte
+  uint16_t at;              // of the instruction in its page
   bool write;
-  // Flags stand above 28, the size below 16.
+  // The flags stand above 28, the size below 16; between them the rest.
+  static constexpr uint32_t kSize = 0xe000ffff;
   [[nodiscard]] uint64_t pack() const {
-    return size | uint64_t{write} << 16 | static_cast<uint64_t>(before) << 32 | static_cast<uint64_t>(behind) << 48;
+    return size | uint64_t{write} << 16 | static_cast<uint64_t>(at) << 17 | static_cast<uint64_t>(before) << 32 |
+           static_cast<uint64_t>(behind) << 48;
   }
   static ResolveForm unpack(uint64_t v) {
-    return {static_cast<uint32_t>(v) & ~0x10000u, static_cast<uint16_t>(v >> 32), static_cast<uint16_t>(v >> 48), (v >> 16 & 1) != 0};
+    return {static_cast<uint32_t>(v) & kSize, static_cast<uint16_t>(v >> 32), static_cast<uint16_t>(v >> 48),
+            static_cast<uint16_t>(v >> 17 & 0xfff), (v >> 16 & 1) != 0};
   }
 };
 

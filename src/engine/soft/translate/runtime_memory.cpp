@@ -152,6 +152,7 @@ uint64_t rt_write_pointer(CpuState* c, uint64_t linear, uint32_t size) {
 Resolved rt_resolve(CpuState* c, uint64_t linear, uint64_t packed) {
   count(*c, Counter::DataMisses);
   const ResolveForm form = ResolveForm::unpack(packed);
+  c->rip = c->code_page + form.at;
   if (Resolved result; form.write && store_beside_code(*c, linear, form, result)) return result;
   const auto known = [&](uint64_t at, uint64_t& addend) {
     const TlbEntry& entry = tlb_entry(*c, at);

@@ -48,18 +48,49 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
   reload_all(as);
   as.byte(0x41), as.byte(0xff), as.byte(0xe3);  // jmp r11
 
+  const auto save_flags = [&] {  // by way of R10
+    as.move(kS0, hRax);
+    as.lahf();
+    as.set_overflow_al();
+    as.store(kFlagBytes, hRax, 2);
+    as.move(hRax, kS0);
+  };
+  // R10 = the linear address that the edge leads to whose call, so far behind its record, returns to what is popped. R11 = the edge.
+  const auto find_edge = [&](uint32_t returns) {
+    as.pop(kS1);
+    as.lea(kS1, {.base = kS1, .displacement = -static_cast<int32_t>(returns)});
+    as.load_word(kS0, {.base = kS1, .displacement = offsetof(Edge, target)});
+    as.with_memory(0x03, kS0, {.displacement = offsetof(CpuState, code_page), .gs = true});
+  };
   begin(thunks.exit_host);
-  as.move(kS0, hRax);
-  as.lahf();
-  as.set_overflow_al();
-  as.store(kFlagBytes, hRax, 2);
-  as.move(hRax, kS0);
+  save_flags();
   const auto state = as.jump();
+  begin(thunks.exit_at);
+  as.with_memory(0x03, kS0, {.displacement = offsetof(CpuState, code_page), .gs = true});
+  as.store(kRip, kS0);
+  const auto at = as.jump();
+  begin(thunks.unlinked[false]);
+  save_flags();
+  begin(thunks.unlinked[true]);
+  find_edge(edge_indirect(0));
+  as.store(offsetof(CpuState, chain), kS1);
+  as.store(kRip, kS0);
+  const auto unlinked = as.jump();
+  for (const bool user : {false, true}) {
+    begin(thunks.indirect_host[user]);
+    save_flags();
+    begin(thunks.indirect_state[user]);
+    find_edge(edge_indirect(0) + Edge::kCall);
+    as.store_imm32(offsetof(CpuState, jump_from), kJumpComplete);
+    Tier2::table_jump(as, user);
+  }
   begin(thunks.miss);
   as.store(kRip, kS0);
   as.store_imm32(offsetof(CpuState, jump_missed), 1);
   begin(thunks.exit_state);
   as.bind(state);
+  as.bind(at);
+  as.bind(unlinked);
   spill_all(as);
   thunks.leave = as.here();
   as.alu_imm8(0, hRsp, 8);
@@ -67,6 +98,12 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
 
   for (const bool write : {false, true}) {
     // The entry may just have given way to another page's (TlbSpace::kVictims): if it answers for the whole range, that is all.
+    begin(thunks.resolve_host[write]);
+    as.push(hRax);
+    as.lahf();
+    as.set_overflow_al();
+    as.store(kFlagBytes, hRax, 2);
+    as.pop(hRax);
     begin(thunks.resolve[write]);
     as.push(hRax);
     as.push(hRcx);
@@ -329,7 +366,7 @@ bool Tier2::bridge_end(uint32_t i) {
   }
   reload_all(as_);
   as_.store_imm32(offsetof(CpuState, jump_from), kJumpComplete);
-  table_jump(true);
+  table_jump(as_, true);
   return false;
 }
 
@@ -416,8 +453,8 @@ void Tier2::emit_stubs() {
   }
   as_.align(8);
   result_->dead = cache_offset(as_.here());
-  store_rip(kS0, at_);
-  as_.jump_to(thunks_.exit_state);
+  as_.move_imm(kS0, at_);
+  as_.jump_to(thunks_.exit_at);
 }
 
 bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t at, Tier2Code& result) {

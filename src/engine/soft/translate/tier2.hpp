@@ -41,7 +41,12 @@ struct Thunks {
   uint8_t* exit_state;  // the same with the flags in CpuState already
   uint8_t* leave;       // the same with everything in CpuState already
   uint8_t* miss;        // R10 is the target: indirect jumps that found nothing, or while a request waits
-  uint8_t* resolve[2];  // by whether it writes: slow path of look-ups: R11 = linear address, R10 = ResolveForm; returns the addend in R11
+  // Slow path of look-ups, by whether it writes: R11 = linear address, R10 = ResolveForm; returns the addend in R11. Flags in CpuState; the
+  // second, which saves them, goes on with the first.
+  uint8_t *resolve[2], *resolve_host[2];
+  // What an Edge's calls go to, by whether the flags are in CpuState, and with them there by whether it is user code.
+  uint8_t *unlinked[2], *indirect_host[2], *indirect_state[2];
+  uint8_t* exit_at;     // to the loop at an offset of the page, R10; flags in CpuState
   uint8_t* run_slow;    // leaves for one run of the instruction at RIP in the first tier; flags in CpuState
 };
 void emit_thunks(Assembler& as, Thunks& thunks);
@@ -94,6 +99,8 @@ class Tier2 {
   // Virtual clock: whether the instruction neither looks at the time nor brings events, so that it may stand anywhere in a block. The
   // same answer in both tiers.
   static bool counts_freely(const Instruction& in, uint32_t key);
+
+  static void table_jump(Assembler& as, bool indexed);
 
  private:
   enum class Kind : uint8_t {
@@ -264,7 +271,6 @@ class Tier2 {
   void condition(uint32_t i);
   void jump_relative(uint32_t i, int64_t target);
   void through_table(uint32_t i, uint32_t popped, uint8_t live);  // R10 is the target
-  void table_jump(bool indexed);
   void push_return(uint32_t i);
   void edge(uint32_t i, uint32_t target, uint8_t live, uint32_t completed);
   void prepare_exit(uint8_t live);

@@ -193,11 +193,11 @@ void Tier2::jump_indirect(uint32_t i) {
 }
 
 // To the translation for the linear address in R10. `indexed`: in user mode, or where that may have changed. The host's flags are lost.
-void Tier2::table_jump(bool indexed) {
+void Tier2::table_jump(Assembler& as, bool indexed) {
   const Host index = kS1;
-  as_.byte(0x45), as_.byte(0x0f), as_.byte(0xb7), as_.byte(0xda);  // movzx r11d, r10w
-  if (indexed) as_.with_memory(0x33, index, {.displacement = offsetof(CpuState, jump_index), .gs = true}, false);
-  as_.with_memory(0xff, 4, {.index = index, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
+  as.byte(0x45), as.byte(0x0f), as.byte(0xb7), as.byte(0xda);  // movzx r11d, r10w
+  if (indexed) as.with_memory(0x33, index, {.displacement = offsetof(CpuState, jump_index), .gs = true}, false);
+  as.with_memory(0xff, 4, {.index = index, .scale = 3, .displacement = kJumpTableOffset + offsetof(JumpTable, code), .gs = true}, false);
 }
 
 // The flags where an entry may expect them. Keeps R10.
@@ -208,7 +208,7 @@ void Tier2::prepare_exit(uint8_t live) {
 void Tier2::through_table(uint32_t i, uint32_t popped, uint8_t live) {
   if (live || o_.exact_flags) need_state_flags(kS1);
   as_.store_imm32(offsetof(CpuState, jump_from), jump_from(at_ + items_[i]->offset, popped));
-  table_jump(o_.key & key::kUser);
+  table_jump(as_, o_.key & key::kUser);
 }
 
 void Tier2::jump_relative(uint32_t i, int64_t target) {
@@ -277,28 +277,17 @@ void Tier2::emit_edge(const Stub& stub) {
   const uint32_t record = cache_offset(as_.here());
   Edge edge{};
   as_.bytes(&edge, sizeof edge);
-  const uint8_t* const code = as_.here();
   as_.bind({stub.from});
-  const bool state = stub.flags != kInHost;
-  // lea r11, [rip + record]
-  as_.byte(0x4c), as_.byte(0x8d), as_.byte(0x1d);
-  as_.relative(begin_ + record);
-  as_.store(offsetof(CpuState, chain), kS1);
-  store_rip(kS0, stub.target);
-  as_.jump_to(state ? thunks_.exit_state : thunks_.exit_host);
-  const uint8_t* const indirect = as_.here();
-  if (!state) save_flags(kS0);
-  load_rip(kS0, stub.target);
-  as_.store_imm32(offsetof(CpuState, jump_from), kJumpComplete);
-  table_jump(o_.key & key::kUser);
+  const bool state = stub.flags != kInHost, user = o_.key & key::kUser;
+  as_.call_to(thunks_.unlinked[state]);
+  as_.call_to((state ? thunks_.indirect_state : thunks_.indirect_host)[user]);
   if (as_.full()) return;
   auto* const made = new (const_cast<uint8_t*>(begin_) + record) Edge{};
-  made->displacement = cache_offset(stub.from);
-  made->stub = cache_offset(code);
-  made->indirect = cache_offset(indirect);
-  made->state_flags = state;
-  made->key = (o_.key & ~kKeyUngrouped) | (stub.ungrouped ? kKeyUngrouped : 0);
   made->page = page_;
+  made->key = (o_.key & ~kKeyUngrouped) | (stub.ungrouped ? kKeyUngrouped : 0);
+  made->displacement = cache_offset(stub.from);
+  made->target = static_cast<uint16_t>(stub.target);
+  made->state_flags = state;
 }
 
 void Tier2::emit_request(const Stub& stub) {

@@ -184,7 +184,7 @@ Address Tier2::look_up(uint32_t i, const Access& access, bool leave_scratch) {
   stub.place = access.place;
   stub.displacement = displacement;
   stub.form = {access.size | access.flags, static_cast<uint16_t>(access.displacement - low),
-               static_cast<uint16_t>(high - access.displacement), access.write};
+               static_cast<uint16_t>(high - access.displacement), static_cast<uint16_t>(at_ + items_[i]->offset), access.write};
   stub.x87 = x87_;
   stubs_.push_back(stub);
   addend_group_ = -1;
@@ -199,16 +199,14 @@ Address Tier2::look_up(uint32_t i, const Access& access, bool leave_scratch) {
 
 void Tier2::emit_resolve(const Stub& stub) {
   const Item& item = *items_[stub.item];
-  note(stub.item, false, stub.flags, stub.x87);
-  store_rip(kS0, at_ + item.offset);
   flags_of_stub(stub);
-  if (flags_ == kInHost) save_flags(kS0);
+  note(stub.item, false, flags_, stub.x87);
   if (stub.x87 >= 0) commit_x87(stub.x87);
   first_.wait_for_x87(item.in);
   count_back(stub.item);
   linear_into(stub.place, stub.displacement);
   as_.move_imm(kS0, stub.form.pack());
-  as_.call_to(thunks_.resolve[stub.form.write]);
+  as_.call_to((flags_ == kInHost ? thunks_.resolve_host : thunks_.resolve)[stub.form.write]);
   if (stub.form.before || stub.form.behind > (stub.form.size & kOperandSize)) {
     // The instructions from here on were counted back: the other form counts them.
     Stub ungrouped;
