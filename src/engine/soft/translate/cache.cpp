@@ -32,6 +32,37 @@ constexpr uint32_t kMaxBlockBytes = 240;
 
 uint8_t* page_of(const uint8_t* host) { return reinterpret_cast<uint8_t*>(reinterpret_cast<uint64_t>(host) & kPageMask); }
 
+// Small arrays that live until everything is dropped.
+class Arena {
+ public:
+  template <typename T>
+  std::span<const T> keep(std::span<const T> values) {
+    static_assert(alignof(T) <= kAlignment && std::is_trivially_copyable_v<T>);
+    if (values.empty()) return {};
+    const size_t bytes = (values.size_bytes() + kAlignment - 1) & ~(kAlignment - 1);
+    if (bytes > left_) {
+      left_ = std::max(kChunk, bytes);
+      chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(left_));
+      at_ = chunks_.back().get();
+    }
+    auto* const kept = at_;
+    at_ += bytes;
+    left_ -= bytes;
+    std::memcpy(kept, values.data(), values.size_bytes());
+    return {reinterpret_cast<const T*>(kept), values.size()};
+  }
+  void clear() {
+    chunks_.clear();
+    left_ = 0;
+  }
+
+ private:
+  static constexpr size_t kAlignment = 4, kChunk = 256 << 10;
+  std::vector<std::unique_ptr<std::byte[]>> chunks_;
+  std::byte* at_ = nullptr;
+  size_t left_ = 0;
+};
+
 struct CodePage {
   std::vector<Block*> blocks;
   std::atomic<uint8_t>* flags = nullptr;
@@ -53,6 +84,7 @@ struct CodeCache {
   uint64_t used = 0;
   std::deque<Block> blocks;
   std::deque<Tier2Code> tier2;
+  Arena arena;
   Tier2::Workspace workspace;
   std::unordered_map<const uint8_t*, CodePage> pages;
 
@@ -62,7 +94,7 @@ struct CodeCache {
     if (index.by_code) munmap(static_cast<void*>(index.by_code), by_code_bytes());
     if (index.bucket) munmap(static_cast<void*>(index.bucket), kBucketBytes);
   }
-  // A translation of the second tier takes more than this.
+  // A translation of the second tier takes at least this.
   static constexpr uint64_t kLeastBytes = 64;
   static constexpr uint64_t kBucketBytes = CodeIndex::kBuckets * sizeof(std::atomic<Block*>);
   [[nodiscard]] uint64_t by_code_bytes() const { return size / kLeastBytes * sizeof(Block*); }
@@ -278,6 +310,7 @@ void reset(CodeCache& cache, Quiesce& quiesce) {
   for (uint32_t i = 0; i < CodeIndex::kBuckets; ++i) cache.index.bucket[i].store(nullptr, std::memory_order_relaxed);
   cache.blocks.clear();
   cache.tier2.clear();
+  cache.arena.clear();
   cache.index.by_code_count.store(0);
   cache.used = cache.thunk_bytes;
   cache.index.generation.fetch_add(1);
@@ -330,7 +363,8 @@ struct Bytes {
 };
 
 // Emits a block; false if its first instruction goes on in a page that the request does not name.
-bool build(const TranslateRequest& request, Assembler& as, Block& block, bool single) {
+bool build(const TranslateRequest& request, Assembler& as, Block& block, std::array<uint8_t, kMaxInstructionsPerBlock>& offsets,
+           bool single) {
   const uint32_t room = static_cast<uint32_t>(page_of(request.host_pc) + kPageSize - request.host_pc);
   const Bytes bytes{request.host_pc, room, request.second_page};
   // Where the second tier runs, the first one does single instructions only. Under the virtual clock those that may look at the time
@@ -342,6 +376,7 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block, bool si
   uint32_t offset = 0;
   bool ended = false;
   block.count = 0;
+  block.offset = offsets.data();
   block.second_page = nullptr;
   while (!ended && block.count < limit && offset < kMaxBlockBytes) {
     uint8_t window[ZYDIS_MAX_INSTRUCTION_LENGTH];
@@ -365,7 +400,7 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block, bool si
       if (block.count) break;
       ended = true;
     }
-    block.offset[block.count++] = static_cast<uint8_t>(offset);
+    offsets[block.count++] = static_cast<uint8_t>(offset);
     if (status == DecodeStatus::Ok) {
       if (tier.emit(instruction)) {
         block.length = static_cast<uint16_t>(offset + length);
@@ -385,15 +420,15 @@ bool build(const TranslateRequest& request, Assembler& as, Block& block, bool si
   return true;
 }
 
-void insert(CodeCache& cache, const TranslateRequest& request, Block& built, const uint8_t* code, Tier2Code* tier2) {
+void insert(CodeCache& cache, const TranslateRequest& request, const Block& built, const uint8_t* code, const Tier2Code* tier2) {
   Block& block = cache.blocks.emplace_back();
   if (tier2) {
-    const Tier2Code& kept = cache.tier2.emplace_back(std::move(*tier2));
+    Tier2Code& kept = cache.tier2.emplace_back(*tier2);
+    kept.offset = cache.arena.keep(kept.offset);
+    kept.side = cache.arena.keep(kept.side);
+    kept.x87_opcode = cache.arena.keep(kept.x87_opcode);
     block.tier2 = &kept;
-    block.entry = cache.executable + kept.entry;
-    block.direct_host = cache.executable + kept.direct_host;
-    block.direct_state = cache.executable + kept.direct_state;
-    code = block.direct_state;
+    code = cache.executable + kept.body;
     const uint32_t count = cache.index.by_code_count.load(std::memory_order_relaxed);
     cache.index.by_code[count] = &block;
     cache.index.by_code_count.store(count + 1, std::memory_order_release);
@@ -404,7 +439,7 @@ void insert(CodeCache& cache, const TranslateRequest& request, Block& built, con
   block.key = request.key;
   block.length = built.length;
   block.count = built.count;
-  std::copy(std::begin(built.offset), std::end(built.offset), block.offset);
+  if (!tier2) block.offset = cache.arena.keep(std::span(built.offset, built.count)).data();
   CodePage& page = cache.pages[page_of(request.host_pc)];
   page.flags = request.page_flags;
   page.blocks.push_back(&block);
@@ -527,12 +562,13 @@ void translate_block(void* argument) {
       insert(cache, request, built, nullptr, &code);
       count(*request.c, Counter::Translations2);
       tell(cache, *request.c, as.size());
-      cache.used += (as.size() + 63) & ~uint64_t{63};
+      cache.used += std::max((as.size() + 15) & ~uint64_t{15}, CodeCache::kLeastBytes);
       return;
     }
   }
   Assembler as(begin, begin + kLargestBlock);
-  if (!build(request, as, built, second_tier)) {
+  std::array<uint8_t, kMaxInstructionsPerBlock> offsets;
+  if (!build(request, as, built, offsets, second_tier)) {
     request.outcome = TranslateRequest::kNeedSecondPage;
     find_lines(cache, page_of(request.host_pc));
     return;
@@ -540,7 +576,7 @@ void translate_block(void* argument) {
   insert(cache, request, built, cache.executable + cache.used, nullptr);
   count(*request.c, Counter::Translations1);
   tell(cache, *request.c, as.size());
-  cache.used += (as.size() + 63) & ~uint64_t{63};
+  cache.used += (as.size() + 15) & ~uint64_t{15};
 }
 
 }  // namespace lodge::engine::soft

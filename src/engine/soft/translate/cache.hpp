@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 #include "engine/soft/cpu/state.hpp"
 #include "engine/soft/vcpu/invalidate.hpp"
@@ -36,21 +37,40 @@ struct Edge {
 inline uint32_t edge_unlinked(uint32_t edge) { return edge + sizeof(Edge); }
 inline uint32_t edge_indirect(uint32_t edge) { return edge_unlinked(edge) + Edge::kCall; }
 
-struct Tier2Code;
+// What is kept of a translation of the second tier beside its code. Offsets are from the beginning of the cache. What the spans refer to
+// lies in the translator's Workspace at first.
+struct Tier2Code {
+  uint32_t entry;                         // by the jump table, flags in CpuState
+  uint32_t direct_host;                   // by a linked edge with the flags in the host's
+  uint32_t begin, end;                    // of all of it
+  uint32_t body;                          // by one with the flags in CpuState, and from the loop
+  uint32_t dead;                          // what the body is patched to jump to when the translation ends
+  uint16_t count = 0;                     // guest instructions
+  uint16_t length = 0;                    // guest bytes
+  uint16_t scan_begin = 0, scan_end = 0;  // offsets in the page that were looked at to learn which flags are dead
+  struct Side {
+    uint32_t host;  // from here on
+    uint8_t item;   // the instruction
+    uint8_t flags;  // Flags of the moment
+    bool spilled;   // registers, flags and RIP are in CpuState
+    int8_t x87;     // the instruction whose x87 pointers are still to be committed, -1: none
+  };
+  std::span<const uint16_t> offset;  // of each instruction from the first
+  std::span<const Side> side;
+  std::span<const uint16_t> x87_opcode;  // of each instruction; empty if none is an x87 one
+};
 
 struct Block {
-  const uint8_t* host_pc;                     // the guest's bytes
-  const uint8_t* second_page;                 // host page of the part beyond the first page's end; null when the block lies in one page
-  const uint8_t* code;                        // executable; of the second tier: the entry from the loop
-  const Tier2Code* tier2;                     // null: the first tier's
-  const uint8_t* entry;                       // second tier: by the jump table
-  const uint8_t *direct_host, *direct_state;  // by links
-  std::atomic<Edge*> incoming;                // links to it; no_links() once it has ended
-  std::atomic<Block*> next;                   // in the bucket
-  uint32_t key;                               // as looked up, with kKeySingle and kKeySlow
-  uint16_t length;                            // guest bytes
-  uint16_t count;                             // guest instructions
-  uint8_t offset[kMaxInstructionsPerBlock];   // of each instruction (a block is at most 255 bytes long but for its last instruction)
+  const uint8_t* host_pc;       // the guest's bytes
+  const uint8_t* second_page;   // host page of the part beyond the first page's end; null when the block lies in one page
+  const uint8_t* code;          // executable; of the second tier: the entry from the loop
+  const Tier2Code* tier2;       // null: the first tier's
+  std::atomic<Edge*> incoming;  // links to it; no_links() once it has ended
+  std::atomic<Block*> next;     // in the bucket
+  uint32_t key;                 // as looked up, with kKeySingle and kKeySlow
+  uint16_t length;              // guest bytes
+  uint16_t count;               // guest instructions
+  const uint8_t* offset;        // first tier: of each (a block is at most 255 bytes long but for its last instruction)
 };
 
 // Bits beside those of mode.hpp's key in Block::key.

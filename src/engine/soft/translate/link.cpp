@@ -26,8 +26,7 @@ void code_link(const CodeIndex& index, uint64_t chain, Block& block) {
       if (known == edge) return;
     edge->next.store(first, std::memory_order_relaxed);
   } while (!block.incoming.compare_exchange_weak(first, edge, std::memory_order_acq_rel));
-  const uint8_t* const target = edge->state_flags ? block.direct_state : block.direct_host;
-  set_jump(static_cast<uint32_t>(target - index.code_begin));
+  set_jump(edge->state_flags ? block.tier2->body : block.tier2->direct_host);
 }
 
 }  // namespace lodge::engine::soft

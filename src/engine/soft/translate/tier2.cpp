@@ -218,7 +218,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
 }
 
 void Tier2::note(uint32_t item, bool spilled, uint8_t flags, int x87) {
-  result_->side.push_back({cache_offset(as_.here()), static_cast<uint8_t>(item), flags, spilled, static_cast<int8_t>(x87)});
+  workspace_.side.push_back({cache_offset(as_.here()), static_cast<uint8_t>(item), flags, spilled, static_cast<int8_t>(x87)});
 }
 
 void Tier2::load_rip(Host into, int64_t page_offset) {
@@ -271,7 +271,6 @@ void Tier2::emit_entries() {
   as_.nop(5);  // what ends the translation overwrites these at once
   result_->body = cache_offset(body_);
   result_->direct_host = cache_offset(direct_host_);
-  result_->direct_state = result_->body;
   flags_ = live_in_ ? kInState : 0;
   recipe_ = {};
   if (!o_.virtual_clock) return;
@@ -467,18 +466,15 @@ bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t 
   result.scan_end = static_cast<uint16_t>(std::min<uint32_t>(at + length_, 4096));
   find_accesses();
   find_liveness();
-  result.offset.reserve(items_.size());
   const bool x87 = std::ranges::any_of(items_, [](const Item* item) { return is_x87(item->in); });
-  if (x87) result.x87_opcode.reserve(items_.size());
   for (const Item* const item : items_) {
-    result.offset.push_back(item->offset);
+    workspace_.offset.push_back(item->offset);
     if (!x87) continue;
-    result.x87_opcode.push_back(
+    workspace_.x87_opcode.push_back(
         is_x87(item->in) ? static_cast<uint16_t>((item->in.decoded.opcode & 7) << 8 | item->in.bytes[item->in.decoded.raw.modrm.offset])
                          : uint16_t{0});
   }
   result.count = static_cast<uint16_t>(items_.size());
-  result.side.reserve(items_.size() + 8);
   result.length = static_cast<uint16_t>(length_);
   result.begin = cache_offset(as_.here());
   emit_entries();
@@ -491,6 +487,9 @@ bool Tier2::translate(const uint8_t* page, const uint8_t* second_page, uint32_t 
   }
   emit_stubs();
   result.end = cache_offset(as_.here());
+  result.offset = workspace_.offset;
+  result.side = workspace_.side;
+  result.x87_opcode = workspace_.x87_opcode;
   return !failed_ && !as_.full();
 }
 

@@ -46,8 +46,8 @@ struct Thunks {
   uint8_t *resolve[2], *resolve_host[2];
   // What an Edge's calls go to, by whether the flags are in CpuState, and with them there by whether it is user code.
   uint8_t *unlinked[2], *indirect_host[2], *indirect_state[2];
-  uint8_t* exit_at;     // to the loop at an offset of the page, R10; flags in CpuState
-  uint8_t* run_slow;    // leaves for one run of the instruction at RIP in the first tier; flags in CpuState
+  uint8_t* exit_at;   // to the loop at an offset of the page, R10; flags in CpuState
+  uint8_t* run_slow;  // leaves for one run of the instruction at RIP in the first tier; flags in CpuState
 };
 void emit_thunks(Assembler& as, Thunks& thunks);
 
@@ -56,27 +56,6 @@ struct Tier2Options {
   bool exact_flags;    // arithmetic flags are exact in exceptions' frames even where the code overwrites them unread
   bool virtual_clock;  // instructions are counted, nothing takes effect at other places than in the first tier
   bool ungrouped;      // each look-up answers for one access
-};
-
-// What the cache keeps of a translation beside its code. Offsets are from the beginning of the cache.
-struct Tier2Code {
-  uint32_t entry;                         // by the jump table, flags in CpuState
-  uint32_t direct_host, direct_state;     // by a linked edge
-  uint32_t begin, end;                    // of all of it
-  uint32_t body, dead;                    // the first is patched to jump to the second when the translation ends
-  uint16_t count = 0;                     // guest instructions
-  uint16_t length = 0;                    // guest bytes
-  uint16_t scan_begin = 0, scan_end = 0;  // offsets in the page that were looked at to learn which flags are dead
-  std::vector<uint16_t> offset;           // of each instruction from the first
-  struct Side {
-    uint32_t host;  // from here on
-    uint8_t item;   // the instruction
-    uint8_t flags;  // Flags of the moment
-    bool spilled;   // registers, flags and RIP are in CpuState
-    int8_t x87;     // the instruction whose x87 pointers are still to be committed, -1: none
-  };
-  std::vector<Side> side;
-  std::vector<uint16_t> x87_opcode;  // of each instruction; empty if none is an x87 one
 };
 
 // Translates one block.
@@ -317,6 +296,9 @@ struct Tier2::Workspace {
   std::vector<Item*> items;
   std::vector<Stub> stubs;
   std::vector<Live> live;  // what live_at() has found
+  // Of the result.
+  std::vector<uint16_t> offset, x87_opcode;
+  std::vector<Tier2Code::Side> side;
   Workspace();
 };
 

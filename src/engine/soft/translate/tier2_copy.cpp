@@ -169,7 +169,7 @@ void Tier2::commit_x87(int i) {
   const Item& item = *items_[static_cast<size_t>(i)];
   load_rip(kS0, at_ + item.offset);
   as_.store(offsetof(CpuState, x87_ip), kS0);
-  as_.store_imm16(offsetof(CpuState, x87_last_opcode), result_->x87_opcode[static_cast<size_t>(i)]);
+  as_.store_imm16(offsetof(CpuState, x87_last_opcode), workspace_.x87_opcode[static_cast<size_t>(i)]);
 }
 
 void Tier2::lea(const Item& item) {

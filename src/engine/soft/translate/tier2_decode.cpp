@@ -396,6 +396,9 @@ Tier2::Tier2(Workspace& workspace, Assembler& as, const uint8_t* cache_begin, co
   items_.clear();
   stubs_.clear();
   workspace_.live.clear();
+  workspace_.offset.clear();
+  workspace_.side.clear();
+  workspace_.x87_opcode.clear();
 }
 
 Tier2::Item& Tier2::fresh_item() {

@@ -110,7 +110,7 @@ void run_tier2(CpuState* c, uint64_t entry) {
 void enter_in_jump_table(CpuState& c, const Block& block) {
   const uint32_t i = (c.rip ^ c.jump_index) & (JumpTable::kEntries - 1);
   c.jump_table->tag[i] = c.rip ^ c.jump_salt;
-  c.jump_table->code[i] = reinterpret_cast<uint64_t>(block.entry);
+  c.jump_table->code[i] = reinterpret_cast<uint64_t>(c.code_index->code_begin + block.tier2->entry);
 }
 
 // An indirect jump to an address that is not canonical faults itself: it is put back to where it was.
