@@ -94,7 +94,7 @@ struct CodeCache {
     if (index.by_code) munmap(static_cast<void*>(index.by_code), by_code_bytes());
     if (index.bucket) munmap(static_cast<void*>(index.bucket), kBucketBytes);
   }
-  // A translation of the second tier takes at least this.
+  // A translation takes at least this.
   static constexpr uint64_t kLeastBytes = 64;
   static constexpr uint64_t kBucketBytes = CodeIndex::kBuckets * sizeof(std::atomic<Block*>);
   [[nodiscard]] uint64_t by_code_bytes() const { return size / kLeastBytes * sizeof(Block*); }
@@ -248,11 +248,6 @@ bool overlaps(const Block& block, const uint8_t* first, const uint8_t* last) {
   return block.second_page && block.second_page <= last && first < block.second_page + (end - page_end);
 }
 
-void set_jump(CodeCache& cache, uint32_t displacement, uint32_t target) {
-  const uint32_t distance = target - (displacement + 4);
-  __atomic_store_n(reinterpret_cast<uint32_t*>(cache.writable + displacement), distance, __ATOMIC_RELEASE);
-}
-
 // Nobody enters the translation any more: its first bytes lead out of it. Links to it go back to where they ask for another.
 void end_tier2(CodeCache& cache, Block& block) {
   const Tier2Code& code = *block.tier2;
@@ -260,8 +255,7 @@ void end_tier2(CodeCache& cache, Block& block) {
   const uint32_t distance = code.dead - (code.body + 5);
   const uint64_t rest = __atomic_load_n(body, __ATOMIC_RELAXED) & ~uint64_t{0xff'ffff'ffff};
   __atomic_store_n(body, rest | static_cast<uint64_t>(distance) << 8 | 0xe9, __ATOMIC_RELEASE);
-  for (Edge* edge = block.incoming.exchange(no_links()); edge; edge = edge->next)
-    set_jump(cache, edge->displacement, edge_unlinked(static_cast<uint32_t>(reinterpret_cast<uint8_t*>(edge) - cache.writable)));
+  code_unlink(cache.index, block);
 }
 
 void drop(CodeCache& cache, Block* block) {
@@ -519,11 +513,12 @@ const Block* block_at(const CodeIndex& index, const uint8_t* pc) {
   return index.by_code[low];
 }
 
-// The translation of `size` bytes at the cache's end.
-static void tell(CodeCache& cache, const CpuState& c, uint64_t size) {
-  if (!cache.options.jitdump) return;
-  cache.options.jitdump->add(fmt::format("guest {} {:#x}", c.cpl == 3 ? "user" : "kernel", code_linear(c)), cache.executable + cache.used,
-                             cache.writable + cache.used, size);
+// The cache's end goes behind the translation of `size` bytes there.
+static void take(CodeCache& cache, const CpuState& c, uint64_t size) {
+  if (cache.options.jitdump)
+    cache.options.jitdump->add(fmt::format("guest {} {:#x}", c.cpl == 3 ? "user" : "kernel", code_linear(c)), cache.executable + cache.used,
+                               cache.writable + cache.used, size);
+  cache.used += std::max((size + 15) & ~uint64_t{15}, CodeCache::kLeastBytes);
 }
 
 void translate_block(void* argument) {
@@ -561,8 +556,7 @@ void translate_block(void* argument) {
       built.second_page = request.second_page;
       insert(cache, request, built, nullptr, &code);
       count(*request.c, Counter::Translations2);
-      tell(cache, *request.c, as.size());
-      cache.used += std::max((as.size() + 15) & ~uint64_t{15}, CodeCache::kLeastBytes);
+      take(cache, *request.c, as.size());
       return;
     }
   }
@@ -575,8 +569,7 @@ void translate_block(void* argument) {
   }
   insert(cache, request, built, cache.executable + cache.used, nullptr);
   count(*request.c, Counter::Translations1);
-  tell(cache, *request.c, as.size());
-  cache.used += (as.size() + 15) & ~uint64_t{15};
+  take(cache, *request.c, as.size());
 }
 
 }  // namespace lodge::engine::soft

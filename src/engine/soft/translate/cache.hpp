@@ -126,6 +126,8 @@ CodeIndex& code_index(CodeCache* cache);
 const Block* block_at(const CodeIndex& index, const uint8_t* pc);
 // Links the edge at `chain` (an address in the executable mapping) to a translation, if that may be. In guest mode.
 void code_link(const CodeIndex& index, uint64_t chain, Block& block);
+// The translation ends: the edges that are linked to it go back to where they ask for another.
+void code_unlink(const CodeIndex& index, Block& block);
 // Whether it leads to the form that looks up each access.
 inline bool edge_is_ungrouped(const CodeIndex& index, uint64_t chain) {
   const auto* const edge = reinterpret_cast<const Edge*>(index.writable + (chain - reinterpret_cast<uint64_t>(index.code_begin)));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/soft/cpu/state.hpp"
+#include "engine/soft/translate/runtime.hpp"
 
 namespace lodge::engine::soft {
 
@@ -12,8 +13,9 @@ struct ResolveForm {
   uint16_t before, behind;  // bytes, from the access's first byte
   uint16_t at;              // of the instruction in its page
   bool write;
-  // The flags stand above 28, the size below 16; between them the rest.
-  static constexpr uint32_t kSize = 0xe000ffff;
+  // The flags stand above 28, the size below 16; between them the rest. kOperandChecked is of code with segment limits only.
+  static constexpr uint32_t kSize = kOperandSize | kOperandStack | kOperandLocked | kOperandAligned;
+  static_assert(kSize == 0xe000ffff);
   [[nodiscard]] uint64_t pack() const {
     return size | uint64_t{write} << 16 | static_cast<uint64_t>(at) << 17 | static_cast<uint64_t>(before) << 32 |
            static_cast<uint64_t>(behind) << 48;

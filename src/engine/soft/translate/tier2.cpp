@@ -15,7 +15,6 @@ namespace {
 // The word whose lower half is the jump table's salt, and whose upper half makes no tag match while a request waits.
 constexpr uint32_t kJumpCheck = offsetof(CpuState, jump_salt);
 static_assert(kJumpCheck % 8 == 0 && offsetof(CpuState, request) == kJumpCheck + 4);
-constexpr uint32_t kFlagBytes = offsetof(CpuState, flags_of);
 // The word of CpuState that makes the loop look.
 constexpr uint32_t kAttention = offsetof(CpuState, shadow);
 static_assert(kAttention % 4 == 0 && offsetof(CpuState, halted) == kAttention + 1 && offsetof(CpuState, events_waiting) == kAttention + 2 &&
@@ -50,9 +49,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
 
   const auto save_flags = [&] {  // by way of R10
     as.move(kS0, hRax);
-    as.lahf();
-    as.set_overflow_al();
-    as.store(kFlagBytes, hRax, 2);
+    flags_to_state(as);
     as.move(hRax, kS0);
   };
   // R10 = the linear address that the edge leads to whose call, so far behind its record, returns to what is popped. R11 = the edge.
@@ -100,9 +97,7 @@ void emit_thunks(Assembler& as, Thunks& thunks) {
     // The entry may just have given way to another page's (TlbSpace::kVictims): if it answers for the whole range, that is all.
     begin(thunks.resolve_host[write]);
     as.push(hRax);
-    as.lahf();
-    as.set_overflow_al();
-    as.store(kFlagBytes, hRax, 2);
+    flags_to_state(as);
     as.pop(hRax);
     begin(thunks.resolve[write]);
     as.push(hRax);

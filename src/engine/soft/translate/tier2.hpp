@@ -34,6 +34,13 @@ constexpr std::array<int, 16> kHostOf = [] {
 // R10 and R11 of the host.
 constexpr Host kS0 = hR10, kS1 = hR11;
 
+// The arithmetic flags to CpuState, by way of RAX, which is lost: LAHF's byte and OF.
+inline void flags_to_state(Assembler& as) {
+  as.lahf();
+  as.set_overflow_al();
+  as.store(offsetof(CpuState, flags_of), hRax, 2);
+}
+
 // Code that all translations use, at the beginning of the cache. Addresses in the writable mapping.
 struct Thunks {
   uint8_t* enter;       // void(const void* entry): from C++ into translated code

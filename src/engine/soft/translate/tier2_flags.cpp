@@ -4,16 +4,9 @@
 
 namespace lodge::engine::soft {
 
-namespace {
-constexpr uint32_t kFlagBytes = offsetof(CpuState, flags_of);
-}  // namespace
-
-// OF and LAHF's byte by way of RAX.
 void Tier2::save_flags(Host scratch) {
   as_.move(scratch, hRax);
-  as_.lahf();
-  as_.set_overflow_al();
-  as_.store(kFlagBytes, hRax, 2);
+  flags_to_state(as_);
   as_.move(hRax, scratch);
   if (scratch == kS1) addend_group_ = -1;
   flags_ |= kInState;
@@ -21,7 +14,7 @@ void Tier2::save_flags(Host scratch) {
 
 void Tier2::restore_flags() {
   as_.push(hRax);
-  as_.load(hRax, kFlagBytes, 2);
+  as_.load(hRax, offsetof(CpuState, flags_of), 2);
   as_.add_al_imm(0x7f);
   as_.sahf();
   as_.pop(hRax);
