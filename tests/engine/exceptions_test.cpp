@@ -116,6 +116,37 @@ TEST(ExceptionsMore, NonCanonicalJumpFaults) {
   EXPECT_TRUE(rip == kCode + 9 || rip == uint64_t{1} << 47) << std::hex << rip;
 }
 
+// From the last page below the boundary to beyond it.
+PAYLOAD(noncanonical_near_jump, 64, ".byte 0xe9, 0xfb, 0x1f, 0, 0\n")
+PAYLOAD(noncanonical_near_call, 64, ".byte 0xe8, 0xfb, 0x1f, 0, 0\n")
+PAYLOAD(noncanonical_condition, 64, "cmp %eax, %eax\n .byte 0x0f, 0x84, 0xf8, 0x1f, 0, 0\n")
+TEST(ExceptionsMore, RelativeJumpsOverTheCanonicalBoundaryFault) {
+  struct Jump {
+    std::span<const std::byte> code;
+    uint64_t jump, pushes;
+  };
+  for (const Jump& tested :
+       {Jump{noncanonical_near_jump(), 0, 0}, Jump{noncanonical_near_call(), 0, 8}, Jump{noncanonical_condition(), 2, 0}}) {
+    Guest guest(Mode::Long);
+    constexpr uint64_t kPage = 0x7ffffffff000;
+    guest.write64(kPml4 + 255 * 8, (kPdpt + 0xa000) | kP | kRw);
+    guest.write64(kPdpt + 0xa000 + 511 * 8, (kPdpt + 0xb000) | kP | kRw);
+    guest.write64(kPdpt + 0xb000 + 511 * 8, (kPdpt + 0xc000) | kP | kRw);
+    guest.write64(kPdpt + 0xc000 + 511 * 8, kCode | kP | kRw);
+    guest.load(tested.code);
+    const uint64_t rsp = guest.regs().rsp;
+    guest.change_regs([](kvm_regs& regs) { regs.rip = kPage; });
+    ASSERT_EQ(guest.run().vector, GP);
+    const Frame frame = guest.frame(GP);
+    if (frame.rip == kPage + 0x2000) {  // AMD: at the target
+      EXPECT_EQ(frame.rsp, rsp - tested.pushes);
+    } else {
+      EXPECT_EQ(frame.rip, kPage + tested.jump);
+      EXPECT_EQ(frame.rsp, rsp);
+    }
+  }
+}
+
 TEST(ExceptionsMore, PageFaultSetsCr2) {
   Guest guest(Mode::Long);
   guest.load(page_fault_read());

@@ -151,10 +151,10 @@ struct JumpTable {
   uint64_t tag[kEntries];
 };
 constexpr uint32_t kJumpTableOffset = 16384;  // from the beginning of CpuState
-// Where an indirect jump came from, should its target not be canonical: the instruction's offset in its page, and what it had
-// popped, to be taken back.
+// Where a jump through the table came from, should its target not be canonical: the instruction's offset in its page, and what it had
+// popped (or, negative, pushed), to be taken back.
 constexpr uint32_t kJumpComplete = ~0u;  // not to be taken back
-constexpr uint32_t jump_from(uint32_t offset, uint32_t popped) { return offset | popped << 12; }
+constexpr uint32_t jump_from(uint32_t offset, int32_t popped) { return offset | static_cast<uint32_t>(popped) << 12; }
 constexpr uint32_t kAddressSpaces = 16;  // that have a TLB of their own (mmu/tlb.hpp)
 constexpr uint32_t kJumpContexts = 4, kGroupSlots = 8;
 struct JumpContext {
@@ -258,7 +258,7 @@ struct alignas(64) CpuState {
   bool global_code;
   JumpTable* jump_table;
   uint64_t jump_miss;    // what an empty entry of the table holds
-  uint32_t jump_from;    // JumpFrom of the last indirect jump
+  uint32_t jump_from;    // jump_from() of the last jump through the table
   uint32_t jump_missed;  // it found nothing in the table: rip is its target
   // Numbers given since the address space's last flush, by translation key; which was given last; how many ever. The last row is of the
   // supervisor's global code.

@@ -256,7 +256,7 @@ class Tier2 {
   void jump_indirect(uint32_t i);
   void condition(uint32_t i);
   void jump_relative(uint32_t i, int64_t target);
-  void through_table(uint32_t i, uint32_t popped, uint8_t live);  // R10 is the target
+  void through_table(uint32_t i, int32_t popped, uint8_t live);  // R10 is the target
   void push_return(uint32_t i);
   void edge(uint32_t i, uint32_t target, uint8_t live, uint32_t completed);
   void prepare_exit(uint8_t live);

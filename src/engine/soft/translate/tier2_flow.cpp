@@ -180,7 +180,7 @@ void Tier2::ret(uint32_t i) {
   const auto popped = static_cast<int32_t>(item.adjustment);
   adjust_stack(popped);
   advance_versions(item);
-  through_table(i, static_cast<uint32_t>(popped), kAll);
+  through_table(i, popped, kAll);
 }
 
 void Tier2::jump_indirect(uint32_t i) {
@@ -205,7 +205,7 @@ void Tier2::prepare_exit(uint8_t live) {
   if (!flags_ && (live || o_.exact_flags)) need_host_flags(true);
 }
 
-void Tier2::through_table(uint32_t i, uint32_t popped, uint8_t live) {
+void Tier2::through_table(uint32_t i, int32_t popped, uint8_t live) {
   if (live || o_.exact_flags) need_state_flags(kS1);
   as_.store_imm32(offsetof(CpuState, jump_from), jump_from(at_ + items_[i]->offset, popped));
   table_jump(as_, o_.key & key::kUser);
@@ -217,10 +217,11 @@ void Tier2::jump_relative(uint32_t i, int64_t target) {
     edge(i, static_cast<uint32_t>(target), live, i + 1);
     return;
   }
+  if (target != static_cast<int32_t>(target)) failed_ = true;  // load_rip() does not reach so far
   count_back(i + 1);
   load_rip(kS0, target);
   // Flags may have to be made again by way of R11 only.
-  through_table(i, 0, live);
+  through_table(i, items_[i]->kind == Kind::Call ? -8 : 0, live);
 }
 
 // Leaves for code in the same page.

@@ -113,10 +113,10 @@ void enter_in_jump_table(CpuState& c, const Block& block) {
   c.jump_table->code[i] = reinterpret_cast<uint64_t>(c.code_index->code_begin + block.tier2->entry);
 }
 
-// An indirect jump to an address that is not canonical faults itself: it is put back to where it was.
+// A jump to an address that is not canonical faults itself: it is put back to where it was.
 void undo_jump(CpuState& c) {
   c.rip = c.code_page + (c.jump_from & (kPageSize - 1));
-  c.gpr[kRsp] -= c.jump_from >> 12;
+  c.gpr[kRsp] -= static_cast<uint64_t>(int64_t{static_cast<int32_t>(c.jump_from) >> 12});
 }
 
 // How translated code of the second tier was left, and what it asks for.
