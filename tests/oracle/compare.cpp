@@ -189,14 +189,17 @@ bool is_far_call(const Case& test) {
   return decode(test.mode, {test.bytes.data(), test.length}, i) && i.info.meta.category == ZYDIS_CATEGORY_CALL;
 }
 
-// AMD's processors push before they look at the target: a fault leaves what has been written below the stack pointer.
+// Processors may push before they look at the target: a fault leaves what has been written below the stack pointer.
 Image without_pushes(const Case& test, Image memory) {
   constexpr uint64_t kFrame = 16;
+  const auto clear_below = [&](uint64_t top) {
+    for (uint64_t at = top - kFrame; at != top; ++at)
+      if (const int64_t offset = image_offset(at); offset >= 0) memory[size_t(offset)] = 0;
+  };
   const uint64_t sp = test.initial.gpr[kRsp];
-  const uint64_t top = test.mode == Mode::Code16 ? kStack16Base + (sp & 0xffff) : sp;
-  for (uint64_t at = top - kFrame; at != top; ++at) {
-    if (const int64_t offset = image_offset(at); offset >= 0) memory[size_t(offset)] = 0;
-  }
+  clear_below(test.mode == Mode::Code16 ? kStack16Base + (sp & 0xffff) : sp);
+  // Into compatibility mode Intel's push by ESP.
+  if (test.mode == Mode::Code64) clear_below(sp & 0xffffffff);
   return memory;
 }
 

@@ -110,6 +110,21 @@ TEST(FarCall, PushesTheReturnAddressInTheOperandSize) {
   EXPECT_EQ(m.c.seg[kCs].base, 0x30000u);
 }
 
+// Found by the host oracle: a call far from 64-bit into compatibility mode with an RSP that ESP alone would make good.
+TEST(FarCall, IntoCompatibilityModePushesByEspOnIntel) {
+  Machine m;
+  for (const bool amd : {false, true}) {
+    m.long64(0);
+    m.c.intel_rules = !amd;
+    const uint64_t esp = m.c.gpr[kRsp];
+    m.c.gpr[kRsp] |= uint64_t{0xfffffffe} << 32;
+    EXPECT_EQ(m.run([&] { sys_far_call(&m.c, kCode32, 0x1234, 8); }).substr(0, 3), amd ? "#PF" : "");
+    if (!amd) {
+      EXPECT_EQ(m.c.gpr[kRsp], esp - 16);
+    }
+  }
+}
+
 TEST(FarCall, AFaultingStackLeavesEverything) {
   Machine m;
   m.protected32(0);
