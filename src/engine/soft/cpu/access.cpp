@@ -17,9 +17,9 @@ bool expand_down(const SegmentRegister& s) {
   return (s.attributes & attr::kS) && (s.attributes & (attr::kCode | attr::kExpandDown)) == attr::kExpandDown;
 }
 
-// An operand that goes on behind the last byte of a segment of 4 GiB: Intel's processors let it wrap (SDM vol. 3, 5.3: "implementation
-// specific").
-bool wraps(const CpuState& c, const SegmentRegister& s) { return c.intel_rules && s.limit == 0xffffffff && !expand_down(s); }
+// An operand that goes on behind the last byte of a segment of 4 GiB: Intel's processors let it wrap where the segment's base is 0 (SDM
+// vol. 3, 5.3: "implementation specific").
+bool wraps(const CpuState& c, const SegmentRegister& s) { return c.intel_rules && s.base == 0 && s.limit == 0xffffffff && !expand_down(s); }
 
 uint64_t width_mask(uint32_t width) { return width == 8 ? ~0ull : width == 4 ? 0xffffffffull : 0xffffull; }
 

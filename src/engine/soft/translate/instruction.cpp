@@ -79,6 +79,20 @@ void correct_absent_base(Instruction& in) {
   }
 }
 
+// AMD's XOP instructions begin with the opcode of POP and a register field that POP does not have. Intel's processors know no more than
+// that, so there the undefined POP is all that is fetched.
+bool undefined_pop(const ZydisDecoder& decoder, const uint8_t* bytes, uint32_t room) {
+  uint32_t at = 0;
+  while (at < room && bytes[at] != 0x8f) ++at;
+  if (at + 1 >= room || !(bytes[at + 1] & 0x38)) return false;
+  uint8_t pop[ZYDIS_MAX_INSTRUCTION_LENGTH];
+  std::memcpy(pop, bytes, room);
+  pop[at + 1] &= 0xc7;
+  ZydisDecodedInstruction decoded;
+  return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, pop, room, &decoded)) && decoded.mnemonic == ZYDIS_MNEMONIC_POP &&
+         decoded.opcode == 0x8f && decoded.raw.modrm.offset == at + 1;
+}
+
 }  // namespace
 
 DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instruction& into) {
@@ -89,6 +103,7 @@ DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instru
     correct_absent_base(into);
     return DecodeStatus::Ok;
   }
+  if (!host_is_amd() && undefined_pop(decoder_for(k), bytes, room)) return DecodeStatus::Invalid;
   if (status == ZYDIS_STATUS_NO_MORE_DATA) return room == ZYDIS_MAX_INSTRUCTION_LENGTH ? DecodeStatus::TooLong : DecodeStatus::MoreBytes;
   if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::TooLong;
   return DecodeStatus::Invalid;

@@ -236,9 +236,10 @@ GatherEnd rt_gather(CpuState* c, uint64_t base, uint64_t packed) {
 void rt_gather_fault(CpuState* c) { unwind_to_loop(*c, Unwind::Exception); }
 
 // An element whose mask is clear is not accessed at all, and alignment is not checked (SDM vol. 2C, VMASKMOV). Each element's offset
-// wraps on its own.
+// wraps on its own; with 16-bit addresses on Intel's processors it goes on behind 64 KiB.
 static uint64_t masked_linear(CpuState& c, const MaskedForm& form, uint64_t offset, uint32_t i, bool write) {
-  const uint64_t linear = segment_linear(c, form.segment, (offset + i) & width_mask(form.address_width), form.element, write);
+  const uint32_t width = form.address_width == 2 && c.intel_rules ? 4 : form.address_width;
+  const uint64_t linear = segment_linear(c, form.segment, (offset + i) & width_mask(width), form.element, write);
   if (c.key & key::kSingleStep) debug_note_access(c, linear, form.element, write);
   return linear;
 }

@@ -181,7 +181,9 @@ void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide, uint32_t s
     if (get<uint32_t>(image + kMxcsr) & ~mask) raise(c, kGp, 0);
   }
   if (loaded & kSse) mmu_read(c, linear + kXmm, image + kXmm, xmm_bytes(c));
-  if ((loaded & kAvxBit) && !code64(c)) (void)segment_linear(c, segment, offset + kAvx, kEnd - kAvx, false);
+  // Intel's processors look at the limit for all that the area has room for, also where nothing of it is in use.
+  const uint64_t checked = !c.intel_rules ? loaded : compacted ? requested & layout : requested;
+  if ((checked & kAvxBit) && !code64(c)) (void)segment_linear(c, segment, offset + kAvx, kEnd - kAvx, false);
   if (loaded & kAvxBit) mmu_read(c, linear + kAvx, image + kAvx, xmm_bytes(c));
   // All reads are done: nothing below raises.
   if (requested & kX87) {
