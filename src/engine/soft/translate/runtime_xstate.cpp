@@ -129,7 +129,9 @@ void xsave(CpuState& c, uint64_t linear, XsaveKind kind, bool wide) {
   const uint64_t requested = c.xcr0 & ((c.gpr[kRdx] << 32) | (c.gpr[kRax] & 0xffffffff));
   const bool compacted = kind == XsaveKind::Xsavec || kind == XsaveKind::Xsaves;
   const uint32_t end = requested & kAvxBit ? kEnd : kAvx;
-  mmu_probe_write(c, linear, end, false);
+  // Intel's processors look at the header alone when nothing is asked for.
+  const uint32_t begin = c.intel_rules && !requested ? kHeader : 0;
+  mmu_probe_write(c, linear + begin, end - begin, false);
   const uint64_t old = compacted ? 0 : rt_load(&c, linear + kHeader, 8);
   uint8_t* const area = host_area(c);
   uint64_t in_use = get<uint64_t>(area + kHeader);
