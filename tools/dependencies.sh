@@ -9,6 +9,7 @@ set -euo pipefail
 build_packages=(
     g++ cmake ninja-build pkg-config        # the tool chain
     libzydis-dev                            # x86 decoder
+    liburing-dev                            # disk I/O
     libfmt-dev nlohmann-json3-dev libcli11-dev
     zlib1g-dev liblzma-dev libzstd-dev liblz4-dev  # kernels' compressed payloads
     libgtest-dev libgmock-dev libbenchmark-dev
