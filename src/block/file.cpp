@@ -90,7 +90,9 @@ Result<> File::look_at() {
   return {};
 }
 
-Limits File::limits() const { return {.request_alignment = alignment_, .memory_alignment = alignment_, .optimal = 4096}; }
+Limits File::limits() const {
+  return {.request_alignment = alignment_, .memory_alignment = alignment_, .optimal = 4096, .grows_with_zeroes = !device_};
+}
 
 std::optional<uint64_t> File::allocated_size() const {
   struct stat found{};

@@ -54,6 +54,7 @@ struct Limits {
   uint32_t memory_alignment = 1;   // of buffers, likewise
   uint32_t optimal = 4096;         // what is best written as a whole: a cluster
   bool keeps_zeroes = true;        // WriteZeroes takes no space worth speaking of
+  bool grows_with_zeroes = false;  // what was never written, behind the end, is zeros once something behind it is written
 };
 
 class Node {
