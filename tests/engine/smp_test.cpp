@@ -32,8 +32,8 @@ class Secondary {
   std::jthread thread_;
 };
 
-// Real-mode code at 0x8000, where the SIPI's vector 8 leads: counts, then halts for good.
-PAYLOAD(trampoline, 16, "movw $1, %ax\n lock addw %ax, %cs:0x100\n movw %cs, %cs:0x102\n 1: cli\n hlt\n jmp 1b\n")
+// Real-mode code at 0x8000, where the SIPI's vector 8 leads: says where it is, counts, then halts for good.
+PAYLOAD(trampoline, 16, "movw %cs, %cs:0x102\n movw $1, %ax\n lock addw %ax, %cs:0x100\n 1: cli\n hlt\n jmp 1b\n")
 PAYLOAD(send_init_sipi, 64,
         "mov $0xfee00000, %ebx\n movl $0x1ff, 0xf0(%rbx)\n"
         "movl $0x01000000, 0x310(%rbx)\n movl $0x4500, 0x300(%rbx)\n"  // INIT to APIC 1
@@ -45,10 +45,13 @@ TEST(Smp, InitAndSipiStartAProcessor) {
   EXPECT_EQ(must(guest.vcpu(1).get_mp_state()).mp_state, uint32_t{KVM_MP_STATE_UNINITIALIZED});
   guest.write(0x8000, trampoline());
   guest.load(send_init_sipi(), 0x9000);
+  Stop stop;
   {
     const Secondary secondary(guest.vcpu(1));
-    ASSERT_TRUE(guest.run().reported);
+    stop = guest.run();
   }
+  ASSERT_TRUE(stop.reported) << stop << "; the other: state " << must(guest.vcpu(1).get_mp_state()).mp_state << ", RIP " << std::hex
+                             << guest.regs(1).rip << ", counted " << guest.read16(0x8100);
   EXPECT_EQ(guest.read16(0x8102), 0x0800u);  // CS: the vector times 256
   EXPECT_EQ(guest.sregs(1).cs.base, 0x8000u);
   EXPECT_EQ(guest.sregs(1).cr0 & 0x80000001, 0u);

@@ -326,8 +326,11 @@ bool Lapic::take_init() {
 }
 
 bool Lapic::take_sipi(uint8_t& vector) {
-  if (events_pending_.load() & kEventInit) return false;  // first things first
-  if (!(events_pending_.fetch_and(~kEventSipi) & kEventSipi) || !wait_for_sipi()) return false;
+  uint32_t events = events_pending_.load();
+  do {
+    if ((events & (kEventInit | kEventSipi)) != kEventSipi) return false;  // an INIT is to be taken first, though it may come only now
+  } while (!events_pending_.compare_exchange_weak(events, events & ~kEventSipi));
+  if (!wait_for_sipi()) return false;
   vector = sipi_vector_.load();
   set_wait_for_sipi(false);
   return true;

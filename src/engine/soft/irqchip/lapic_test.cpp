@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "engine/soft/irqchip/fake_vm.hpp"
 
 namespace lodge::engine::soft {
@@ -238,6 +241,43 @@ TEST_F(LapicTest, InitThenSipiAreQueuedInOrder) {
   EXPECT_FALSE(lapic(1).take_init());
   EXPECT_TRUE(lapic(1).take_sipi(vector));
   EXPECT_EQ(vector, 0x08);
+}
+
+// The sender does not wait for the receiver, who may look at any moment between the two.
+TEST_F(LapicTest, NoSipiIsLostWhileItsInitIsTaken) {
+  InterruptMessage init, sipi;
+  init.mode = DeliveryMode::Init;
+  sipi.mode = DeliveryMode::StartUp;
+  sipi.vector = 0x08;
+  constexpr int kRounds = 20'000;
+  std::atomic<int> sent = 0, started = 0;
+  const std::jthread sender([&] {
+    for (int round = 0; round < kRounds; ++round) {
+      (void)lapic(1).accept(init);
+      (void)lapic(1).accept(sipi);
+      sent = round + 1;
+      while (started <= round && started >= 0) std::this_thread::yield();
+    }
+  });
+  for (int round = 0; round < kRounds; ++round) {
+    bool initialised = false;
+    for (uint8_t vector = 0;;) {
+      const bool all_sent = sent > round;
+      if (lapic(1).take_init()) initialised = true;
+      if (lapic(1).take_sipi(vector)) {
+        EXPECT_TRUE(initialised);
+        EXPECT_EQ(vector, 0x08);
+        break;
+      }
+      if (all_sent && !lapic(1).event_pending()) {
+        started = -1;
+        FAIL() << "nothing came in round " << round;
+      }
+    }
+    if (!initialised) started = -1;
+    ASSERT_TRUE(initialised) << "in round " << round;
+    started = round + 1;
+  }
 }
 
 TEST_F(LapicTest, InitVoidsAnEarlierSipi) {

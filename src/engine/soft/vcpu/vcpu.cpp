@@ -75,7 +75,12 @@ void SoftVcpu::take_events() {
     mp_state_ = context_.lapic->wait_for_sipi() ? KVM_MP_STATE_INIT_RECEIVED : KVM_MP_STATE_RUNNABLE;
   }
   uint8_t vector = 0;
-  if (context_.lapic->take_sipi(vector) && mp_state_ == KVM_MP_STATE_INIT_RECEIVED) take_startup(vector);
+  if (!context_.lapic->take_sipi(vector)) return;
+  if (mp_state_ == KVM_MP_STATE_INIT_RECEIVED) {
+    take_startup(vector);
+  } else {
+    context_.lapic->set_wait_for_sipi(true);  // KVM drops a SIPI that no INIT came before
+  }
 }
 
 // SDM vol. 3, 8.4.3: real mode at vector * 4096.
