@@ -51,7 +51,10 @@ class MemoryNode final : public Node {
       case Operation::Write: {
         std::vector<std::byte> data(request.length);
         request.buffers.copy_to(0, data.data(), data.size());
-        if (error) data.resize(data.size() / 2);  // a short write
+        if (error) {  // a short write, of whole sectors
+          const uint64_t end = (request.offset + data.size() / 2) / kSector * kSector;
+          data.resize(end > request.offset ? end - request.offset : 0);
+        }
         put(request.offset, std::move(data));
         break;
       }

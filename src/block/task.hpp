@@ -10,6 +10,8 @@
 // wait; one that never has to wait costs its caller no more than a call and a frame. All of a block graph's tasks run on the thread
 // of its IoContext, so between two waits nothing else happens to the graph, and nothing here needs a lock.
 //
+// Not in a conditional expression (a ? co_await b : co_await c): Debian 12's g++ destroys its temporaries twice.
+//
 // What a task refers to must outlive it: parameters are references by custom here, and their owner awaits the task.
 #pragma once
 

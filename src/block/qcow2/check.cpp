@@ -297,9 +297,10 @@ class Image::Checker {
     for (const uint64_t old : image_.refcounts_.table())
       if (old) image_.metadata_.forget(old, cluster_);
     (void)image_.refcounts_.take_dirty_table();
-    header.refcount_table_offset = offset + blocks * cluster_;
-    header.refcount_table_clusters = static_cast<uint32_t>(table);
-    CO_TRY(image_.write_header());
+    CO_TRY(image_.write_header([&](Header& next) {
+      next.refcount_table_offset = offset + blocks * cluster_;
+      next.refcount_table_clusters = static_cast<uint32_t>(table);
+    }));
     co_return co_await image_.refcounts_.load();
   }
 

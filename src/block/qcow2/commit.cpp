@@ -23,7 +23,6 @@ Task<Result<>> Image::commit(bool durable) {
     const auto write_all = [&]() -> Task<Result<>> {
       const bool names = !mapping.empty() || !l1.empty();
       CO_TRY(metadata_.write_out(refcounts));
-      refcounts.clear();
       if (!table.empty()) {
         CO_TRY(flush(*file_));
         CO_TRY(refcounts_.write_table(table));
@@ -33,7 +32,6 @@ Task<Result<>> Image::commit(bool durable) {
         CO_TRY(flush(*file_));
       }
       CO_TRY(metadata_.write_out(mapping));
-      mapping.clear();
       if (!l1.empty()) {
         CO_TRY(flush(*file_));
         for (const auto& [index, value] : l1) {
@@ -46,7 +44,8 @@ Task<Result<>> Image::commit(bool durable) {
       co_return Result<>{};
     };
     if (auto done = co_await write_all(); !done) {
-      // What was not written is still to be written.
+      // Nothing of it is certain to be on the disk, not even what was written: a flush that fails may have dropped it.
+      refcounts_.put_back(table);
       for (auto* copies : {&refcounts, &mapping})
         for (MetadataCache::Copy& copy : *copies) metadata_.mark_dirty(*copy.page);
       for (const auto& [index, value] : l1) dirty_l1_.insert(index);
@@ -81,19 +80,22 @@ Task<Result<>> Image::release_freed() {
   co_return Result<>{};
 }
 
-Task<Result<>> Image::write_header() {
+Task<Result<>> Image::write_header(const std::function<void(Header&)>& change) {
   const auto hold = co_await metadata_.write_lock().lock();
-  auto cluster = serialise_header(header_, name());
+  Header next = header_;
+  change(next);
+  auto cluster = serialise_header(next, name());
   if (!cluster) co_return std::unexpected(std::move(cluster).error());
   CO_TRY(block::write(*file_, 0, cluster->data(), cluster->size()));
-  co_return co_await flush(*file_);
+  CO_TRY(flush(*file_));
+  header_ = std::move(next);
+  co_return Result<>{};
 }
 
 Task<Result<>> Image::set_incompatible(uint64_t bits, bool on) {
   const uint64_t now = on ? header_.incompatible | bits : header_.incompatible & ~bits;
   if (now == header_.incompatible || header_.version < 3) co_return Result<>{};
-  header_.incompatible = now;
-  co_return co_await write_header();
+  co_return co_await write_header([&](Header& header) { header.incompatible = now; });
 }
 
 }  // namespace lodge::block::qcow2

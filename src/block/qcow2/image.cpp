@@ -62,12 +62,10 @@ Task<Result<>> Image::begin_writing() {
     CO_TRY_VALUE(found, check(Repair::All, nullptr));
     if (found.check_errors || found.corruptions > found.corruptions_fixed)
       co_return corrupt("it was not closed, and its refcounts cannot be mended");
-    header_.incompatible &= ~incompatible::kDirty;
-    CO_TRY(write_header());
+    CO_TRY(set_incompatible(incompatible::kDirty, false));
   }
   if (header_.autoclear & ~autoclear::kKnown) {
-    header_.autoclear &= autoclear::kKnown;
-    CO_TRY(write_header());
+    CO_TRY(write_header([](Header& header) { header.autoclear &= autoclear::kKnown; }));
   }
   // Bitmaps of what has changed are not kept up: they say so from now on.
   if (const Extension* bitmaps = header_.find(extension::kBitmaps);
@@ -139,11 +137,12 @@ Task<Result<>> Image::move_l1(uint64_t entries, uint64_t size) {
   CO_TRY(commit(true));  // its refcounts
   const Freed old{header_.l1_offset, (uint64_t{header_.l1_entries} * 8 + cluster_size_ - 1) / cluster_size_ * cluster_size_};
   const bool had = header_.l1_entries > 0;
-  header_.l1_offset = offset;
-  header_.l1_entries = static_cast<uint32_t>(entries);
-  header_.size = size;
+  CO_TRY(write_header([&](Header& header) {
+    header.l1_offset = offset;
+    header.l1_entries = static_cast<uint32_t>(entries);
+    header.size = size;
+  }));
   l1_.resize(entries);
-  CO_TRY(write_header());
   if (had) freed_.push_back(old);
   co_return co_await commit(true);
 }
@@ -160,8 +159,7 @@ Task<Result<>> Image::resize(uint64_t bytes) {
     if (!snapshots_.empty())
       co_return fail(ErrorKind::Usage, "{}: an image with snapshots cannot be made smaller; delete them first", name());
     CO_TRY(commit(true));
-    header_.size = bytes;
-    CO_TRY(write_header());
+    CO_TRY(write_header([&](Header& header) { header.size = bytes; }));
     CO_TRY(drop_from(bytes));
     if (data_file_ && (header_.autoclear & autoclear::kRawDataFile)) CO_TRY(data_file_->resize(bytes));
     co_return co_await commit(true);
@@ -170,8 +168,7 @@ Task<Result<>> Image::resize(uint64_t bytes) {
     CO_TRY(move_l1(entries, bytes));
   } else {
     CO_TRY(commit(true));
-    header_.size = bytes;
-    CO_TRY(write_header());
+    CO_TRY(write_header([&](Header& header) { header.size = bytes; }));
   }
   if (data_file_ && (header_.autoclear & autoclear::kRawDataFile)) CO_TRY(data_file_->resize(bytes));
   // What is new reads as zeros, also where the old end lay within a cluster and where the backing file goes on.
@@ -223,12 +220,10 @@ Task<Result<>> Image::change_backing(std::string file, std::string format) {
   if (options_.read_only) co_return io_failure(*this, "cannot be changed", EROFS);
   CO_TRY(begin_writing());
   CO_TRY(commit(true));
-  Header before = header_;
-  header_.set_text(extension::kBackingFormat, file.empty() ? "" : format);
-  header_.backing_file = std::move(file);
-  auto done = co_await write_header();
-  if (!done) header_ = std::move(before);
-  co_return done;
+  co_return co_await write_header([&](Header& header) {
+    header.set_text(extension::kBackingFormat, file.empty() ? "" : format);
+    header.backing_file = file;
+  });
 }
 
 Task<Result<>> Image::close() {

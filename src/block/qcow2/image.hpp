@@ -151,7 +151,8 @@ class Image final : public Node {
   Task<Result<>> commit(bool durable);
   Task<Result<>> commit_if_crowded();
   Task<Result<>> release_freed();
-  Task<Result<>> write_header();
+  // The header with a change, which is made in memory once it is in the file.
+  Task<Result<>> write_header(const std::function<void(Header&)>& change);
   Task<Result<>> set_incompatible(uint64_t bits, bool on);
 
   // image.cpp
@@ -161,8 +162,8 @@ class Image final : public Node {
   // snapshot.cpp
   Task<Result<>> write_snapshot_table(std::vector<Snapshot> snapshots);
   Task<Result<std::vector<uint64_t>>> load_l1(const Snapshot& snapshot);
-  Task<Result<>> count_tree(const std::vector<uint64_t>& l1, int by);
-  Task<Result<>> change_tree(const std::vector<uint64_t>& l1, int by, uint64_t first, uint64_t last, uint64_t& done);
+  Task<Result<>> change_table(uint64_t table, int by);
+  Task<Result<>> change_tree(const std::vector<uint64_t>& l1, int by);
   Task<Result<>> update_copied();
   [[nodiscard]] Result<size_t> find_snapshot(const std::string& name) const;
   Result<> snapshots_possible() const;

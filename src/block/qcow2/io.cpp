@@ -46,8 +46,10 @@ Task<Result<>> Image::submit(const Request& request) {
     switch (request.operation) {
       case Operation::Read: done = co_await read(request.offset, request.buffers); break;
       case Operation::Write:
-        done = request.compressed ? co_await write_compressed(request.offset, request.buffers)
-                                  : co_await write(request.offset, request.buffers);
+        if (request.compressed)
+          done = co_await write_compressed(request.offset, request.buffers);
+        else
+          done = co_await write(request.offset, request.buffers);
         break;
       case Operation::WriteZeroes: done = co_await write_zeroes(request.offset, request.length, request.unmap); break;
       case Operation::Discard: done = co_await discard(request.offset, request.length); break;

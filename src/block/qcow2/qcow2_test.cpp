@@ -1,7 +1,7 @@
-// The format against a model in memory: random requests, many at once, with reopening and checks in between; with faults; and with the
-// power going away at any moment.
+// The format against a model in memory: random requests, one at a time and many at once, with reopening and checks in between.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <random>
 #include <string>
@@ -43,7 +43,7 @@ class Machine {  // an image with its disk, its backing file and what the guest 
     if (shape.backing_bytes) {
       backing_ = std::make_shared<MemoryDisk>();
       backing_->bytes.resize(shape.backing_bytes);
-      for (auto& byte : backing_->bytes) byte = static_cast<std::byte>(random_());
+      fill(backing_->bytes);
       std::fill_n(backing_->bytes.begin() + 100'000, 50'000, std::byte{0});
       std::copy_n(backing_->bytes.begin(), std::min<uint64_t>(shape.backing_bytes, shape.size), model_.begin());
     }
@@ -59,8 +59,12 @@ class Machine {  // an image with its disk, its backing file and what the guest 
   }
 
   template <typename T>
+  Result<T> run(Task<Result<T>> task) {
+    return context_->run(std::move(task));
+  }
+  template <typename T>
   T must(Task<Result<T>> task) {
-    auto result = context_->run(std::move(task));
+    auto result = run(std::move(task));
     if (!result) throw std::runtime_error(result.error().message);
     if constexpr (!std::is_void_v<T>) return std::move(*result);
   }
@@ -72,7 +76,6 @@ class Machine {  // an image with its disk, its backing file and what the guest 
     must(image_->close());
     image_.reset();
   }
-  void crash() { image_.reset(); }
 
   std::string find_fault() {
     std::vector<std::byte> all(model_.size());
@@ -82,10 +85,10 @@ class Machine {  // an image with its disk, its backing file and what the guest 
         return fmt::format("byte {:#x} is {:#x}, should be {:#x}", i, static_cast<int>(all[i]), static_cast<int>(model_[i]));
     return {};
   }
-  // Of the metadata; leaks are allowed where a crash was before.
-  std::string check(bool leaks_allowed = false) {
+  // Of the metadata.
+  std::string check() {
     const auto found = must(image_->check(Image::Repair::None, nullptr));
-    if (found.corruptions == 0 && (leaks_allowed || found.leaks == 0)) return {};
+    if (found.corruptions == 0 && found.leaks == 0) return {};
     std::string text = fmt::format("{} corruptions, {} leaks", found.corruptions, found.leaks);
     for (size_t i = 0; i < std::min<size_t>(found.lines.size(), 10); ++i) text += "\n" + found.lines[i];
     return text;
@@ -97,10 +100,10 @@ class Machine {  // an image with its disk, its backing file and what the guest 
     const uint64_t step = std::array<uint64_t, 4>{1, 512, 4096, cluster}[random_() % 4];
     uint64_t offset = region_begin + random_() % (region_end - region_begin);
     offset = std::max(region_begin, offset / step * step);
-    uint64_t length = 1 + random_() % std::min<uint64_t>(region_end - offset, 1 + random_() % (4 * cluster + 20'000));
+    uint64_t length =
+        1 + random_() % std::min<uint64_t>(region_end - offset, 1 + random_() % std::min<uint64_t>(4 * cluster + 20'000, 300'000));
     if (step > 1 && length > step) length = length / step * step;
     const unsigned kind = random_() % 16;
-    last = fmt::format("kind {} {:#x} {}", kind, offset, length);
     if (kind < 9) return write_random(offset, length, random_() % 8 == 0);
     if (kind < 11) return write_zeroes_here(offset, length, random_() % 2);
     if (kind < 12) return discard_here(offset, length);
@@ -109,18 +112,19 @@ class Machine {  // an image with its disk, its backing file and what the guest 
     return read_here(offset, length);
   }
 
-  std::string last;
   std::vector<std::byte>& model() { return model_; }
   Image& image() { return *image_; }
-  IoContext& context() { return *context_; }
-  std::shared_ptr<MemoryDisk> disk() { return disk_; }
-  std::mt19937_64& random() { return random_; }
-  std::function<void()> flushed;  // told after each flush that was complete
 
  private:
+  void fill(std::vector<std::byte>& bytes) {
+    for (size_t i = 0; i < bytes.size(); i += 8) {
+      const uint64_t word = random_();
+      std::memcpy(&bytes[i], &word, std::min<size_t>(8, bytes.size() - i));
+    }
+  }
   Task<Result<>> write_random(uint64_t offset, uint64_t length, bool fua) {
     std::vector<std::byte> data(length);
-    for (auto& byte : data) byte = static_cast<std::byte>(random_());
+    fill(data);
     std::copy(data.begin(), data.end(), model_.begin() + static_cast<ptrdiff_t>(offset));
     Request request(Operation::Write, offset, Buffers(data.data(), data.size()));
     request.fua = fua;
@@ -154,11 +158,7 @@ class Machine {  // an image with its disk, its backing file and what the guest 
     request.compressed = true;
     co_return co_await image_->submit(request);
   }
-  Task<Result<>> flush_here() {
-    auto done = co_await flush(*image_);
-    if (done && flushed) flushed();
-    co_return done;
-  }
+  Task<Result<>> flush_here() { co_return co_await flush(*image_); }
   Task<Result<>> read_here(uint64_t offset, uint64_t length) {
     std::vector<std::byte> data(length);
     auto done = co_await block::read(*image_, offset, data.data(), length);
@@ -221,15 +221,21 @@ TEST_P(Shapes, SnapshotsKeepWhatWasThere) {
   if (GetParam().options.refcount_bits == 1) GTEST_SKIP() << "one bit cannot count two";
   Machine machine(GetParam(), 3);
   std::map<std::string, std::vector<std::byte>> kept;
+  // Compressed data of many snapshots in one cluster may be shared more often than four bits can say. Then nothing has changed.
+  const auto counted = [&](const Result<>& done) {
+    if (done) return true;
+    EXPECT_EQ(GetParam().options.refcount_bits, 4u) << done.error().message;
+    EXPECT_NE(done.error().message.find("refcounts of 4 bits can say no more"), std::string::npos) << done.error().message;
+    return false;
+  };
   for (int round = 0; round < 6; ++round) {
     for (int i = 0; i < 25; ++i) machine.must(machine.request(0, GetParam().size));
     const std::string name = fmt::format("s{}", round);
-    machine.must(machine.image().create_snapshot(name));
-    kept[name] = machine.model();
+    if (counted(machine.run(machine.image().create_snapshot(name)))) kept[name] = machine.model();
+    ASSERT_EQ(machine.find_fault(), "") << "created " << name;
     ASSERT_EQ(machine.check(), "") << "created " << name;
     if (round == 3) {
-      machine.must(machine.image().apply_snapshot("s1"));
-      machine.model() = kept["s1"];
+      if (counted(machine.run(machine.image().apply_snapshot("s1")))) machine.model() = kept["s1"];
       ASSERT_EQ(machine.find_fault(), "");
       ASSERT_EQ(machine.check(), "") << "applied";
     }
@@ -241,9 +247,9 @@ TEST_P(Shapes, SnapshotsKeepWhatWasThere) {
       machine.open();
     }
   }
+  EXPECT_GE(kept.size(), 3u);
   for (const auto& [name, contents] : kept) {
-    machine.must(machine.image().apply_snapshot(name));
-    machine.model() = contents;
+    if (counted(machine.run(machine.image().apply_snapshot(name)))) machine.model() = contents;
     EXPECT_EQ(machine.find_fault(), "") << name;
     EXPECT_EQ(machine.check(), "") << name;
   }

@@ -123,8 +123,6 @@ Task<Result<>> Refcounts::grow_table(uint64_t block) {
 
   const auto writing = co_await metadata_.write_lock().lock();
   auto dirty = metadata_.take_dirty(PageKind::Refcounts);
-  CO_TRY(metadata_.write_out(dirty));
-  dirty.clear();
   std::vector<std::byte> image((blocks + clusters) * cluster_size);
   for (uint64_t n = 0; n < blocks + clusters; ++n)
     set_refcount_in(&image[n / per_block_ * cluster_size], n % per_block_, header_.refcount_order, 1);
@@ -132,16 +130,16 @@ Task<Result<>> Refcounts::grow_table(uint64_t block) {
   std::ranges::copy(table_, table.begin());
   for (uint64_t n = 0; n < blocks; ++n) table[block + n] = offset + n * cluster_size;
   for (uint64_t n = 0; n < table.size(); ++n) put64(&image[blocks * cluster_size + n * 8], table[n]);
-  CO_TRY(write(file_, offset, image.data(), image.size()));
-  CO_TRY(flush(file_));
+  auto done = co_await metadata_.write_out(dirty);
+  if (done) done = co_await write_grown(offset, image, offset + blocks * cluster_size, clusters);
+  if (!done) {
+    for (MetadataCache::Copy& copy : dirty) metadata_.mark_dirty(*copy.page);
+    co_return done;
+  }
+  dirty.clear();
 
   never_used_from_ = std::max(never_used_from_, first + blocks + clusters);
   const uint64_t old_offset = header_.refcount_table_offset, old_clusters = header_.refcount_table_clusters;
-  std::byte fields[12];
-  put64(fields, offset + blocks * cluster_size);
-  put32(fields + 8, static_cast<uint32_t>(clusters));
-  CO_TRY(write(file_, 48, fields, sizeof fields));  // refcount_table_offset, refcount_table_clusters
-  CO_TRY(flush(file_));
   header_.refcount_table_offset = offset + blocks * cluster_size;
   header_.refcount_table_clusters = static_cast<uint32_t>(clusters);
   table_ = std::move(table);
@@ -149,6 +147,16 @@ Task<Result<>> Refcounts::grow_table(uint64_t block) {
   for (uint64_t n = 0; n < old_clusters; ++n) CO_TRY(set(old_offset / cluster_size + n, 0));
   first_maybe_free_ = std::min(first_maybe_free_, old_offset / cluster_size);
   co_return Result<>{};
+}
+
+Task<Result<>> Refcounts::write_grown(uint64_t offset, const std::vector<std::byte>& image, uint64_t table_offset, uint64_t clusters) {
+  CO_TRY(write(file_, offset, image.data(), image.size()));
+  CO_TRY(flush(file_));
+  std::byte fields[12];
+  put64(fields, table_offset);
+  put32(fields + 8, static_cast<uint32_t>(clusters));
+  CO_TRY(write(file_, 48, fields, sizeof fields));  // refcount_table_offset, refcount_table_clusters
+  co_return co_await flush(file_);
 }
 
 // Looks for free clusters, page by page, and does not mark them.
@@ -237,9 +245,15 @@ Task<Result<>> Refcounts::change(uint64_t offset, uint64_t length, int by) {
   const uint64_t cluster_size = header_.cluster_size();
   for (uint64_t cluster = offset / cluster_size; cluster * cluster_size < offset + length; ++cluster) {
     CO_TRY_VALUE(old, value_of(cluster));
-    if (by < 0 ? old < static_cast<uint64_t>(-by) : old > most() - static_cast<uint64_t>(by))
-      co_return fail(ErrorKind::Usage, "{}: damaged: the cluster at {:#x} has a refcount of {}{}", file_.name(), cluster * cluster_size,
-                     old, by < 0 ? ", but is in use. 'lodge image check --repair all' may mend it" : ", more than its width lets it count");
+    if (by < 0 && old < static_cast<uint64_t>(-by))
+      co_return fail(ErrorKind::Usage,
+                     "{}: damaged: the cluster at {:#x} has a refcount of {}, but is in use; 'lodge image check -r all {}' may mend it",
+                     file_.name(), cluster * cluster_size, old, file_.name());
+    if (by > 0 && old > most() - static_cast<uint64_t>(by))
+      co_return fail(
+          ErrorKind::Usage,
+          "{}: the cluster at {:#x} is used {} times, and its refcounts of {} bits can say no more; convert it to an image with wider ones",
+          file_.name(), cluster * cluster_size, old, header_.refcount_bits());
     const uint64_t value = old + static_cast<uint64_t>(static_cast<int64_t>(by));
     CO_TRY(set(cluster, value));
     if (value != 0) continue;
@@ -265,17 +279,16 @@ std::vector<Refcounts::TableEntry> Refcounts::take_dirty_table() {
 }
 
 Task<Result<>> Refcounts::write_table(const std::vector<TableEntry>& entries) {
-  const uint64_t offset = header_.refcount_table_offset;
-  Result<> result;
   for (const TableEntry& entry : entries) {
     std::byte bytes[8];
     put64(bytes, entry.value);
-    result = co_await write(file_, offset + entry.index * 8, bytes, sizeof bytes);
-    if (!result) break;
+    CO_TRY(write(file_, header_.refcount_table_offset + entry.index * 8, bytes, sizeof bytes));
   }
-  if (!result)
-    for (const TableEntry& entry : entries) dirty_entries_.insert(entry.index);
-  co_return result;
+  co_return Result<>{};
+}
+
+void Refcounts::put_back(const std::vector<TableEntry>& entries) {
+  for (const TableEntry& entry : entries) dirty_entries_.insert(entry.index);
 }
 
 }  // namespace lodge::block::qcow2

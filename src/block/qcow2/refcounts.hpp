@@ -47,6 +47,7 @@ class Refcounts {
   };
   [[nodiscard]] std::vector<TableEntry> take_dirty_table();
   Task<Result<>> write_table(const std::vector<TableEntry>& entries);
+  void put_back(const std::vector<TableEntry>& entries);  // still to be written
 
   [[nodiscard]] const std::vector<uint64_t>& table() const { return table_; }
   [[nodiscard]] uint64_t most() const { return most_refcount(header_.refcount_order); }
@@ -59,6 +60,7 @@ class Refcounts {
   Task<Result<Entry>> entry_of(uint64_t cluster, bool make_block);
   Task<Result<>> make_block(uint64_t block);
   Task<Result<>> grow_table(uint64_t block);
+  Task<Result<>> write_grown(uint64_t offset, const std::vector<std::byte>& image, uint64_t table_offset, uint64_t clusters);
   Task<Result<uint64_t>> value_of(uint64_t cluster);
   Task<Result<>> set(uint64_t cluster, uint64_t value);
   Task<Result<Run>> find_free(uint64_t least, uint64_t most);

@@ -89,9 +89,10 @@ Task<Result<>> Image::write_snapshot_table(std::vector<Snapshot> snapshots) {
   }
   CO_TRY(commit(true));
   const uint64_t old_offset = header_.snapshots_offset, old_bytes = snapshot_table_bytes_;
-  header_.snapshots_offset = offset;
-  header_.snapshots = static_cast<uint32_t>(snapshots.size());
-  CO_TRY(write_header());
+  CO_TRY(write_header([&](Header& header) {
+    header.snapshots_offset = offset;
+    header.snapshots = static_cast<uint32_t>(snapshots.size());
+  }));
   snapshot_table_bytes_ = table.size();
   snapshots_ = std::move(snapshots);
   if (old_bytes) freed_.push_back({old_offset, (old_bytes + cluster_size_ - 1) / cluster_size_ * cluster_size_});
@@ -105,38 +106,41 @@ Task<Result<std::vector<uint64_t>>> Image::load_l1(const Snapshot& snapshot) {
   co_return l1;
 }
 
-// Adds to the refcounts of the tables [first, last) and of what they name; `done`: how many tables are finished.
-Task<Result<>> Image::change_tree(const std::vector<uint64_t>& l1, int by, uint64_t first, uint64_t last, uint64_t& done) {
-  for (done = first; done < last; ++done) {
-    const uint64_t table = l1[done] & kOffsetMask;
-    if (!table) continue;
-    if (table % cluster_size_) co_return corrupt(fmt::format("an L2 table at {:#x}", table));
-    // The entries first: as long as the table has its count it stays where it is.
-    uint64_t at = 0, index = 0;
-    Result<> changed;
-    for (; at < cluster_size_ && changed; at += metadata_.page_size()) {
-      CO_TRY_VALUE(page, metadata_.get(table + at, PageKind::Mapping));
-      const Slot slot{page, 0};
-      for (index = 0; index < entries_per_page_ && changed; ++index) {
-        const Entry entry = load_entry(slot, index);
-        if (entry.compressed()) {
-          const auto place = CompressedPlace::of(entry.word, header_.cluster_bits);
-          changed = co_await refcounts_.change(place.offset, place.length, by);
-        } else if (entry.host()) {
-          changed = co_await refcounts_.change(entry.host(), cluster_size_, by);
-        }
+Task<Result<>> Image::change_table(uint64_t table, int by) {
+  if (table % cluster_size_) co_return corrupt(fmt::format("an L2 table at {:#x}", table));
+  // The entries first: as long as the table has its count it stays where it is.
+  for (uint64_t at = 0; at < cluster_size_; at += metadata_.page_size()) {
+    CO_TRY_VALUE(page, metadata_.get(table + at, PageKind::Mapping));
+    const Slot slot{page, 0};
+    for (uint64_t index = 0; index < entries_per_page_; ++index) {
+      const Entry entry = load_entry(slot, index);
+      if (entry.compressed()) {
+        const auto place = CompressedPlace::of(entry.word, header_.cluster_bits);
+        CO_TRY(refcounts_.change(place.offset, place.length, by));
+      } else if (entry.host()) {
+        CO_TRY(refcounts_.change(entry.host(), cluster_size_, by));
       }
     }
-    if (changed) changed = co_await refcounts_.change(table, cluster_size_, by);
-    if (!changed) co_return changed;
-    CO_TRY(commit_if_crowded());
   }
-  co_return Result<>{};
+  co_return co_await refcounts_.change(table, cluster_size_, by);
 }
 
-Task<Result<>> Image::count_tree(const std::vector<uint64_t>& l1, int by) {
-  uint64_t done = 0;
-  co_return co_await change_tree(l1, by, 0, l1.size(), done);
+// Adds to the refcounts of the tables and of what they name.
+Task<Result<>> Image::change_tree(const std::vector<uint64_t>& l1, int by) {
+  Result<> changed;
+  for (size_t n = 0; n < l1.size() && changed; ++n) {
+    const uint64_t table = l1[n] & kOffsetMask;
+    if (!table) continue;
+    changed = co_await change_table(table, by);
+    if (changed) changed = co_await commit_if_crowded();
+  }
+  if (!changed && by > 0) {
+    // A count that can go no higher. How many of the last table's were changed nobody knows: count anew.
+    CO_TRY_VALUE(found, check(Repair::All, nullptr));
+    (void)found;
+    CO_TRY(set_incompatible(incompatible::kDirty, false));
+  }
+  co_return changed;
 }
 
 // The flag that says "exactly one" is set where it is so, and only there. Tables that are shared have it nowhere.
@@ -212,14 +216,7 @@ Task<Result<>> Image::create_snapshot(std::string snapshot_name) {
   made.l1_entries = static_cast<uint32_t>(l1_.size());
 
   CO_TRY(set_incompatible(incompatible::kDirty, true));
-  uint64_t done = 0;
-  if (auto counted = co_await change_tree(l1_, 1, 0, l1_.size(), done); !counted) {
-    // A count that can go no higher. Which of the last table's were changed nobody knows any more: count anew.
-    CO_TRY_VALUE(found, check(Repair::All, nullptr));
-    (void)found;
-    CO_TRY(set_incompatible(incompatible::kDirty, false));
-    co_return counted;
-  }
+  CO_TRY(change_tree(l1_, 1));
   CO_TRY(update_copied());
   std::vector<std::byte> table(std::max<uint64_t>(1, (l1_.size() * 8 + cluster_size_ - 1) / cluster_size_) * cluster_size_);
   for (uint64_t n = 0; n < l1_.size(); ++n) put64(&table[n * 8], l1_[n] & ~kCopied);
@@ -242,16 +239,15 @@ Task<Result<>> Image::apply_snapshot(const std::string& wanted) {
   if (l1.size() > l1_.size()) CO_TRY(move_l1(l1.size(), header_.size));
   CO_TRY(commit(true));
   CO_TRY(set_incompatible(incompatible::kDirty, true));
-  CO_TRY(count_tree(l1, 1));
+  CO_TRY(change_tree(l1, 1));
   CO_TRY(commit(true));
   const std::vector<uint64_t> old = l1_;
   l1.resize(l1_.size());
   l1_ = l1;
   for (uint64_t n = 0; n < l1_.size(); ++n) dirty_l1_.insert(n);
-  header_.size = snapshot.disk_size;
   CO_TRY(commit(true));
-  CO_TRY(write_header());
-  CO_TRY(count_tree(old, -1));
+  CO_TRY(write_header([&](Header& header) { header.size = snapshot.disk_size; }));
+  CO_TRY(change_tree(old, -1));
   CO_TRY(update_copied());
   CO_TRY(commit(true));
   co_return co_await set_incompatible(incompatible::kDirty, false);
@@ -269,7 +265,7 @@ Task<Result<>> Image::delete_snapshot(const std::string& wanted) {
   auto left = snapshots_;
   left.erase(left.begin() + static_cast<ptrdiff_t>(*found));
   CO_TRY(write_snapshot_table(std::move(left)));
-  CO_TRY(count_tree(l1, -1));
+  CO_TRY(change_tree(l1, -1));
   CO_TRY(refcounts_.change(snapshot.l1_offset, std::max<uint64_t>(1, uint64_t{snapshot.l1_entries} * 8), -1));
   CO_TRY(update_copied());
   CO_TRY(commit(true));
