@@ -10,6 +10,7 @@ build_packages=(
     g++ cmake ninja-build pkg-config        # the tool chain
     libzydis-dev                            # x86 decoder
     liburing-dev                            # disk I/O
+    libnbd-dev                              # images on NBD servers
     libfmt-dev nlohmann-json3-dev libcli11-dev
     zlib1g-dev liblzma-dev libzstd-dev liblz4-dev  # kernels' compressed payloads
     libgtest-dev libgmock-dev libbenchmark-dev
@@ -22,6 +23,8 @@ demo_packages=(
 test_packages=(
     qemu-system-x86                         # an emulated AMD processor with SVM, for the nested machine
     acpica-tools                            # iasl takes the ACPI tables apart
+    nbdkit                                  # an NBD server, which makes mistakes on request
+    qemu-utils                              # qemu-img: images both ways
     stress-ng                               # verifies itself in guests
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )

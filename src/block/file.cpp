@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -78,12 +79,28 @@ Result<std::unique_ptr<File>> File::create(IoContext& context, std::string path,
   return file;
 }
 
+Result<std::unique_ptr<File>> File::temporary(IoContext& context, const FileOptions& options) {
+  const char* const wanted = std::getenv("TMPDIR");
+  const std::string folder = wanted && *wanted ? wanted : "/var/tmp";
+  Fd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!fd && (errno == EOPNOTSUPP || errno == EISDIR)) {
+    std::string path = folder + "/lodge-XXXXXX";
+    fd = Fd(mkostemp(path.data(), O_CLOEXEC));
+    if (fd) unlink(path.c_str());
+  }
+  if (!fd) return os_fail(fmt::format("{}: cannot make a temporary file there (set TMPDIR to another folder)", folder));
+  std::unique_ptr<File> file(new File(context, folder + "/(temporary)", std::move(fd), options));
+  TRY(file->look_at());
+  return file;
+}
+
 Result<> File::look_at() {
   struct stat found{};
   if (fstat(fd_.get(), &found) != 0) return io_failure(*this, "cannot be looked at", errno);
   if (S_ISDIR(found.st_mode)) return fail(ErrorKind::Usage, "{}: is a folder, not an image", name());
   if (!S_ISREG(found.st_mode) && !S_ISBLK(found.st_mode)) return fail(ErrorKind::Usage, "{}: is neither a file nor a block device", name());
   device_ = S_ISBLK(found.st_mode);
+  identity_ = {found.st_dev, found.st_ino};
   size_ = static_cast<uint64_t>(found.st_size);
   if (device_ && ioctl(fd_.get(), BLKGETSIZE64, &size_) != 0) return io_failure(*this, "cannot ask for the device's size", errno);
   if (direct()) alignment_ = kDirectAlignment;

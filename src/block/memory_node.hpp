@@ -33,6 +33,7 @@ class MemoryNode final : public Node {
  public:
   explicit MemoryNode(std::shared_ptr<MemoryDisk> disk, std::string name = "memory") : Node(std::move(name)), disk_(std::move(disk)) {}
 
+  [[nodiscard]] std::string_view kind() const override { return "memory"; }
   [[nodiscard]] uint64_t size() const override { return disk_->bytes.size(); }
   [[nodiscard]] bool read_only() const override { return false; }
   [[nodiscard]] Limits limits() const override { return {.grows_with_zeroes = true}; }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "block/buffers.hpp"
@@ -65,6 +66,11 @@ class Node {
 
   // What messages call it: the file's name as the user gave it.
   [[nodiscard]] const std::string& name() const { return name_; }
+  // "file", "raw", "qcow2", ...: as --drive format= and the like have it.
+  [[nodiscard]] virtual std::string_view kind() const = 0;
+  // The edges of the graph; null where there is none. Of a format: what its bytes are in, and what is read where it has nothing.
+  [[nodiscard]] virtual Node* file() const { return nullptr; }
+  [[nodiscard]] virtual Node* backing() const { return nullptr; }
   [[nodiscard]] virtual uint64_t size() const = 0;  // bytes
   [[nodiscard]] virtual bool read_only() const = 0;
   [[nodiscard]] virtual Limits limits() const { return {}; }

@@ -59,7 +59,10 @@ class Image final : public Node {
   // What the header names; null where it names none, or before it is given.
   void set_backing(std::unique_ptr<Node> node) { backing_ = std::move(node); }
   void set_data_file(std::unique_ptr<Node> node) { data_file_ = std::move(node); }
-  [[nodiscard]] Node* backing() const { return backing_.get(); }
+  [[nodiscard]] Node* data_file() const { return data_file_.get(); }
+  [[nodiscard]] std::string_view kind() const override { return "qcow2"; }
+  [[nodiscard]] Node* file() const override { return file_.get(); }
+  [[nodiscard]] Node* backing() const override { return backing_.get(); }
   [[nodiscard]] const Header& header() const { return header_; }
   [[nodiscard]] const std::vector<Snapshot>& snapshots() const { return snapshots_; }
 
