@@ -93,6 +93,43 @@ bool undefined_pop(const ZydisDecoder& decoder, const uint8_t* bytes, uint32_t r
          decoded.opcode == 0x8f && decoded.raw.modrm.offset == at + 1;
 }
 
+// How long a VEX instruction is that means nothing, as Intel's processors fetch it: VEX and its like stand for the escape bytes of the
+// legacy map that the two low bits of the map's number name, of which the opcode is then taken, whatever prefixes are before them (by
+// experiment; SDM vol. 2, 2.3.2 to 2.3.4 only have such prefixes undefined). 0: there is none, or its end is not known.
+uint32_t undefined_vex_length(uint32_t k, const uint8_t* bytes, uint32_t room) {
+  const bool code64 = (k & key::kCode64) != 0;
+  bool address_prefix = false;
+  uint32_t at = 0;
+  for (; at < room; ++at) {
+    constexpr std::array<uint8_t, 10> kPrefixes{0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0xf0, 0xf2, 0xf3};
+    address_prefix |= bytes[at] == 0x67;
+    if (!(code64 && (bytes[at] & 0xf0) == 0x40) && bytes[at] != 0x67 && !std::ranges::binary_search(kPrefixes, bytes[at])) break;
+  }
+  if (at + 1 >= room || (bytes[at] != 0xc4 && bytes[at] != 0xc5) || (!code64 && bytes[at + 1] < 0xc0)) return 0;
+  const uint32_t map = bytes[at] == 0xc5 ? 1 : bytes[at + 1] & 3;
+  at += bytes[at] == 0xc5 ? 2 : 3;
+  if (at >= room) return at + 1;
+  const uint8_t opcode = bytes[at++];
+  const auto among = [&](std::initializer_list<std::pair<int, int>> ranges) {
+    return map == 1 && std::ranges::any_of(ranges, [&](const auto& range) { return opcode >= range.first && opcode <= range.second; });
+  };
+  uint32_t immediate = map == 3 || among({{0x70, 0x73}, {0xa4, 0xa4}, {0xac, 0xac}, {0xba, 0xba}, {0xc2, 0xc2}, {0xc4, 0xc6}}) ? 1 : 0;
+  if (map == 0 || among({{0x05, 0x0b}, {0x30, 0x37}, {0x77, 0x77}, {0xa0, 0xa2}, {0xa8, 0xaa}, {0xc8, 0xcf}})) return at;
+  if (among({{0x80, 0x8f}})) return at + 4;
+  if (at >= room) return at + 1 + immediate;
+  const uint8_t modrm = bytes[at++], mod = modrm >> 6, rm = modrm & 7;
+  if (mod == 3) return at + immediate;
+  if (!code64 && address_prefix == ((k & key::kCode32) != 0)) return at + (mod == 0 ? (rm == 6 ? 2 : 0) : mod) + immediate;
+  uint8_t base = rm;
+  if (rm == 4) {
+    if (at >= room) return at + 1 + immediate;
+    base = bytes[at++] & 7;
+  }
+  if (mod == 1) immediate += 1;
+  if (mod == 2 || (mod == 0 && base == 5)) immediate += 4;
+  return at + immediate;
+}
+
 }  // namespace
 
 DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instruction& into) {
@@ -106,7 +143,9 @@ DecodeStatus decode(uint32_t k, const uint8_t* bytes, uint32_t available, Instru
   if (!host_is_amd() && undefined_pop(decoder_for(k), bytes, room)) return DecodeStatus::Invalid;
   if (status == ZYDIS_STATUS_NO_MORE_DATA) return room == ZYDIS_MAX_INSTRUCTION_LENGTH ? DecodeStatus::TooLong : DecodeStatus::MoreBytes;
   if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::TooLong;
-  return DecodeStatus::Invalid;
+  const uint32_t length = host_is_amd() ? 0 : undefined_vex_length(k, bytes, room);
+  if (length > ZYDIS_MAX_INSTRUCTION_LENGTH) return DecodeStatus::TooLong;
+  return length > room ? DecodeStatus::MoreBytes : DecodeStatus::Invalid;
 }
 
 bool offered(const Instruction& instruction) {
