@@ -257,12 +257,7 @@ Task<Result<>> Nbd::zero_or_trim(const Request& request) {
   const bool aligned = ((request.offset | request.length) & (minimum_ - 1)) == 0;
   if (!zero && (!can_.trim || !options_.discard || !aligned)) co_return Result<>{};
   if (zero && (!can_.zero || !aligned)) {
-    static const std::vector<std::byte> zeroes(1 << 20);
-    for (uint64_t done = 0; done < request.length;) {
-      const uint64_t length = std::min<uint64_t>(zeroes.size(), request.length - done);
-      CO_TRY(transfer(true, request.offset + done, Buffers(std::span(zeroes).first(length)), false));
-      done += length;
-    }
+    CO_TRY(write_zeroes_as_data(*this, request.offset, request.length));
   } else {
     for (uint64_t done = 0; done < request.length;) {
       const uint64_t length = std::min<uint64_t>(largest_, request.length - done), at = request.offset + done;

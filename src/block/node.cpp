@@ -1,6 +1,8 @@
 #include "block/node.hpp"
 
+#include <algorithm>
 #include <cerrno>
+#include <vector>
 
 namespace lodge::block {
 
@@ -18,6 +20,16 @@ Task<Result<>> write_zeroes(Node& node, uint64_t offset, uint64_t length, bool u
   Request request(Operation::WriteZeroes, offset, length);
   request.unmap = unmap;
   co_return co_await node.submit(request);
+}
+
+Task<Result<>> write_zeroes_as_data(Node& node, uint64_t offset, uint64_t length) {
+  static const std::vector<std::byte> zeroes(1 << 20);
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t now = std::min<uint64_t>(zeroes.size(), length - done);
+    CO_TRY(write(node, offset + done, zeroes.data(), now));
+    done += now;
+  }
+  co_return Result<>{};
 }
 
 Task<Result<>> discard(Node& node, uint64_t offset, uint64_t length) {

@@ -98,6 +98,8 @@ class Node {
 Task<Result<>> read(Node& node, uint64_t offset, void* to, uint64_t length);
 Task<Result<>> write(Node& node, uint64_t offset, const void* from, uint64_t length);
 Task<Result<>> write_zeroes(Node& node, uint64_t offset, uint64_t length, bool unmap = true);
+// The same, in as many requests as it takes, with zeros that are written: the space is taken.
+Task<Result<>> write_zeroes_as_data(Node& node, uint64_t offset, uint64_t length);
 Task<Result<>> discard(Node& node, uint64_t offset, uint64_t length);
 Task<Result<>> flush(Node& node);
 

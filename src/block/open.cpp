@@ -93,7 +93,7 @@ class Opener {
       format = *parsed;
     }
     const std::string resolved = top && options_.backing_file ? backing : resolve_name(name, backing);
-    auto opened = co_await open(resolved, format, false);
+    auto opened = co_await open(resolved, format, depth_ == options_.also_writable);
     if (!opened) co_return below(name, "backing file", std::move(opened).error());
     image->set_backing(std::move(*opened));
     co_return std::unique_ptr<Node>(std::move(image));

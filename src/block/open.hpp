@@ -21,6 +21,7 @@ struct ImageOptions {
   bool check = false;        // damage that would be refused is what one wants to see
   Cache cache = Cache::Writeback;
   bool discard = true;
+  unsigned also_writable = 0;               // so far down the chain there is another image that will be written; 0: none
   uint64_t metadata_bytes = 32u << 20;      // of tables in memory, for each image of the chain
   std::optional<std::string> backing_file;  // instead of the one in the header; empty: none
   std::optional<Format> backing_format;

@@ -38,6 +38,13 @@ struct OpenOptions {
   uint64_t metadata_bytes = 32u << 20;  // at most so much of the tables in memory
 };
 
+enum class Preallocation : uint8_t {
+  Off,
+  Metadata,  // clusters have their place in the file, which may have holes
+  Falloc,    // and the host has set space aside for it
+  Full,      // which was written
+};
+
 // An internal snapshot, as the table in the file has it.
 struct Snapshot {
   uint64_t l1_offset = 0;
@@ -80,6 +87,11 @@ class Image final : public Node {
   // Drops every cluster of the guest's disk: it shows the backing file.
   Task<Result<>> make_empty();
 
+  // Space for what has none yet of the range, as zeros. Without a backing file.
+  Task<Result<>> preallocate(uint64_t guest, uint64_t length, Preallocation how);
+
+  // The image is shown as a snapshot has it; read-only images.
+  Task<Result<>> show_snapshot(const std::string& name);
   // Snapshots, by name or id. No request may be in flight.
   Task<Result<>> create_snapshot(std::string name);
   Task<Result<>> apply_snapshot(const std::string& name);

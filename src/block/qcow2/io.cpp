@@ -350,6 +350,48 @@ Task<Result<>> Image::zero_clusters(uint64_t guest, uint64_t length, bool unmap,
   co_return Result<>{};
 }
 
+Task<Result<>> Image::preallocate(uint64_t guest, uint64_t length, Preallocation how) {
+  if (options_.read_only) co_return io_failure(*this, "cannot be changed", EROFS);
+  CO_TRY(begin_writing());
+  const uint64_t page_reach = cluster_size_ * entries_per_page_, end = round_up(guest + length, cluster_size_);
+  for (uint64_t at = round_down(guest, cluster_size_); at < end;) {
+    CO_TRY(commit_if_crowded());
+    const uint64_t stop = std::min(end, (at / page_reach + 1) * page_reach);
+    const auto hold = co_await clusters_.acquire(at, stop);
+    CO_TRY_VALUE(slot, slot_of(at, true));
+    const auto unallocated = [&](uint64_t n) {
+      const Entry entry = load_entry(slot, n);
+      return entry.word == 0 && entry.bitmap == 0;
+    };
+    uint64_t clusters = 0;
+    const uint64_t here = (stop - at) / cluster_size_;
+    if (!unallocated(0)) {
+      at += cluster_size_;
+      continue;
+    }
+    while (clusters < here && unallocated(clusters)) ++clusters;
+    uint64_t host = at;
+    bool zeros = false;
+    if (!data_file_) {
+      CO_TRY_VALUE(run, refcounts_.allocate_some(clusters));
+      host = run.offset;
+      clusters = run.clusters;
+      zeros = grows_with_zeroes_ && run.fresh;
+    }
+    const uint64_t bytes = clusters * cluster_size_;
+    if (how == Preallocation::Full) {
+      CO_TRY(write_zeroes_as_data(data(), host, bytes));
+    } else if (how == Preallocation::Falloc || !zeros) {
+      CO_TRY(block::write_zeroes(data(), host, bytes, how != Preallocation::Falloc));
+    }
+    if (host + bytes > data().size()) CO_TRY(data().resize(host + bytes));  // what the tables name is in the file
+    for (uint64_t n = 0; n < clusters; ++n)
+      store_entry(slot, {(host + n * cluster_size_) | kCopied, header_.extended_l2() ? UINT32_MAX : 0}, n);
+    at += bytes;
+  }
+  co_return co_await commit(true);
+}
+
 Task<Result<>> Image::discard(uint64_t guest, uint64_t length) {
   const uint64_t step = header_.subcluster_size();
   const uint64_t end = guest + length, begin = round_up(guest, step);

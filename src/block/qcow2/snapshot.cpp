@@ -186,6 +186,15 @@ Result<> Image::snapshots_possible() const {
   return {};
 }
 
+Task<Result<>> Image::show_snapshot(const std::string& wanted) {
+  const auto found = find_snapshot(wanted);
+  if (!found) co_return std::unexpected(found.error());
+  CO_TRY_VALUE(l1, load_l1(snapshots_[*found]));
+  l1_ = l1;
+  header_.size = snapshots_[*found].disk_size;
+  co_return Result<>{};
+}
+
 Task<Result<>> Image::create_snapshot(std::string snapshot_name) {
   if (auto possible = snapshots_possible(); !possible) co_return possible;
   CO_TRY(begin_writing());
