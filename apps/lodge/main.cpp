@@ -8,6 +8,7 @@
 #include "base/log.hpp"
 #include "console/cleanup.hpp"
 #include "control/check/check.hpp"
+#include "control/image/image.hpp"
 #include "control/run/options.hpp"
 #include "control/run/run.hpp"
 
@@ -20,6 +21,7 @@ constexpr const char* kHelp =
     "\n"
     "Usage:\n"
     "  lodge run --kernel FILE [options]   boot a kernel ('lodge help run' lists the options)\n"
+    "  lodge image COMMAND ...             make, look at and change disk images ('lodge image --help')\n"
     "  lodge check [--json]                can this machine run VMs, how well, and what to do\n"
     "  lodge help [run]                    this help\n"
     "  lodge --version\n";
@@ -48,6 +50,8 @@ int check(std::span<const std::string> arguments) {
 
 int dispatch(int argc, char** argv) {
   const std::vector<std::string> all(argv + 1, argv + argc);
+  const std::string_view called = argv[0];
+  if (called.substr(called.rfind('/') + 1) == "qemu-img") return lodge::control::run_image(all, true);
   if (all.empty()) {
     std::fputs(kHelp, stderr);
     return kBadUsage;
@@ -56,6 +60,7 @@ int dispatch(int argc, char** argv) {
   const std::span<const std::string> arguments = std::span(all).subspan(1);
   const auto asks_for_help = [&] { return !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h"); };
   if (command == "run") return asks_for_help() ? show(lodge::control::run_help()) : lodge::control::run_run(argc, argv, arguments);
+  if (command == "image") return lodge::control::run_image(arguments, false);
   if (command == "check") return check(arguments);
   if (command == "help" || command == "--help" || command == "-h") return help(arguments);
   if (command == "--version" || command == "version") return show("lodge " LODGE_VERSION "\n");
