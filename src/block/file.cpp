@@ -18,6 +18,8 @@ namespace {
 
 constexpr uint32_t kDirectAlignment = 4096;  // good for all disks; what a file wants cannot be asked everywhere
 constexpr uint64_t kZeroChunk = 1 << 20;
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kWrittenHere = 64 << 10;  // bytes at most of a write that this thread does itself
 
 uint64_t round_down(uint64_t value, uint64_t step) { return value & ~(step - 1); }
 uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) & ~(step - 1); }
@@ -73,7 +75,8 @@ Result<std::unique_ptr<File>> File::open(IoContext& context, std::string path, c
 
 Result<std::unique_ptr<File>> File::create(IoContext& context, std::string path, const FileOptions& options) {
   auto file = TRY(open_with(context, std::move(path), options, O_CREAT));
-  if (file->device_) return file;
+  // Not where it is empty already: ext4 takes that for a file that is being replaced, and writes its new data out when it is closed.
+  if (file->device_ || file->size_ == 0) return file;
   if (ftruncate(file->fd_.get(), 0) != 0) return io_failure(*file, "cannot be emptied", errno);
   file->size_ = 0;
   return file;
@@ -138,8 +141,11 @@ Task<Result<>> File::transfer(bool writing, uint64_t offset, const Buffers& buff
     auto vectors = now->vectors();
     if (vectors.size() > IOV_MAX) vectors = vectors.first(IOV_MAX);
     const bool at_once = !direct() && done == 0 && (!writing || (write_at_once_ && !fua));
+    // What takes longer to hand over than to do: whole pages of the page cache, which need nothing from the disk first.
+    const bool here = writing && !direct() && !fua && size <= kWrittenHere && ((offset | size) & (kPage - 1)) == 0;
     IoCall call = writing ? context_.write(fd_.get(), vectors, offset + done, at_once, fua ? RWF_DSYNC : 0)
                           : context_.read(fd_.get(), vectors, offset + done, at_once);
+    if (here) call.at_once = IoCall::AtOnce::Always;
     const int64_t result = co_await call;
     if (call.never_at_once && writing) write_at_once_ = false;
     if (result == -EINTR || result == -EAGAIN) continue;

@@ -71,7 +71,11 @@ struct IoContext::Uring {
 };
 
 bool IoCall::await_ready() {
-  if (!try_at_once) return false;
+  if (at_once == AtOnce::No) return false;
+  if (at_once == AtOnce::Always) {
+    result = carry_out(*this, 0);
+    return true;
+  }
   const int64_t done = carry_out(*this, RWF_NOWAIT);
   never_at_once = done == -EOPNOTSUPP;
   // Whatever went wrong, the call in earnest tells.

@@ -31,7 +31,11 @@ struct [[nodiscard]] IoCall {
 
   IoContext& context;
   Kind kind;
-  bool try_at_once = false;  // first without waiting, in this thread: right where the page cache has the answer
+  enum class AtOnce : uint8_t {
+    No,
+    IfReady,  // first without waiting, in this thread: right where the page cache has the answer
+    Always,   // in this thread, whatever it takes
+  } at_once = AtOnce::No;
   int fd = -1;
   std::span<const iovec> vectors{};  // of Read and Write: at most IOV_MAX, and valid until the call has ended
   uint64_t offset = 0, length = 0;   // length: of Allocate
@@ -67,12 +71,17 @@ class IoContext {
   void post(std::function<void()> work) LODGE_EXCLUDES(mutex_);
 
   IoCall read(int fd, std::span<const iovec> vectors, uint64_t offset, bool try_at_once = false) {
-    return {.context = *this, .kind = IoCall::Kind::Read, .try_at_once = try_at_once, .fd = fd, .vectors = vectors, .offset = offset};
+    return {.context = *this,
+            .kind = IoCall::Kind::Read,
+            .at_once = try_at_once ? IoCall::AtOnce::IfReady : IoCall::AtOnce::No,
+            .fd = fd,
+            .vectors = vectors,
+            .offset = offset};
   }
   IoCall write(int fd, std::span<const iovec> vectors, uint64_t offset, bool try_at_once = false, int flags = 0) {
     return {.context = *this,
             .kind = IoCall::Kind::Write,
-            .try_at_once = try_at_once,
+            .at_once = try_at_once ? IoCall::AtOnce::IfReady : IoCall::AtOnce::No,
             .fd = fd,
             .vectors = vectors,
             .offset = offset,

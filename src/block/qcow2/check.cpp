@@ -16,7 +16,7 @@ class Image::Checker {
       : image_(image), repair_(repair), progress_(std::move(progress)), cluster_(image.cluster_size_) {}
 
   Task<Result<Findings>> run() {
-    CO_TRY(image_.commit(true));
+    CO_TRY(image_.settle());
     file_clusters_ = (image_.file_->size() + cluster_ - 1) / cluster_;
     counts_.resize(file_clusters_);
     found_.total = (image_.header_.size + cluster_ - 1) / cluster_;
@@ -26,7 +26,7 @@ class Image::Checker {
       if (!block) continue;
       if (block >= file_clusters_ * cluster_) {
         corruption(fmt::format("ERROR refcount block at {:#x} is beyond the end of the file", block));
-        rebuild_ = true;
+        ++counts_wrong_;
       } else {
         count(block, cluster_);
       }
@@ -159,21 +159,19 @@ class Image::Checker {
     if (!with_data_file) count(host, cluster_);
   }
 
+  // Each count with the right one: block by block, as they are in the file since the commit at the beginning.
   Task<Result<>> compare() {
-    const uint64_t described = image_.refcounts_.table().size() * image_.header_.refcounts_per_block();
-    const uint64_t clusters = std::max(file_clusters_, std::min(described, file_clusters_));
-    for (uint64_t n = 0; n < clusters; ++n) {
-      CO_TRY_VALUE(count, image_.refcounts_.get(n));
-      compare_one(n, count);
-    }
-    // Counts behind the end of the file, which nothing names.
     const auto& table = image_.refcounts_.table();
-    const uint64_t per_block = image_.header_.refcounts_per_block();
-    for (uint64_t block = clusters / per_block; block < table.size(); ++block) {
-      if (!table[block] || table[block] >= file_clusters_ * cluster_) continue;
-      for (uint64_t n = std::max(clusters, block * per_block); n < (block + 1) * per_block; ++n) {
-        CO_TRY_VALUE(count, image_.refcounts_.get(n));
-        if (count) compare_one(n, count);
+    const uint64_t per_block = image_.header_.refcounts_per_block(), clusters = file_clusters_;
+    std::vector<std::byte> block(cluster_);
+    for (uint64_t n = 0; n < table.size() || n * per_block < clusters; ++n) {
+      const bool there = n < table.size() && table[n] && table[n] < clusters * cluster_;
+      if (there) CO_TRY(block::read(*image_.file_, table[n], block.data(), block.size()));
+      if (!there && n * per_block >= clusters) continue;
+      for (uint64_t i = 0; i < per_block; ++i) {
+        const uint64_t cluster = n * per_block + i;
+        const uint64_t count = there ? refcount_in(block.data(), i, image_.header_.refcount_order) : 0;
+        if (count || cluster < clusters) compare_one(cluster, count);  // behind the end of the file nothing is named
       }
     }
     co_return co_await compare_flags();
@@ -188,30 +186,28 @@ class Image::Checker {
       line(fmt::format("Leaked cluster {} refcount={} reference={}", n, count, right));
     } else {
       corruption(fmt::format("ERROR cluster {} refcount={} reference={}", n, count, right));
-      rebuild_ = true;
+      ++counts_wrong_;
     }
   }
 
   // "Exactly one user" in the active tables: by the right counts.
   Task<Result<>> compare_flags() {
-    for (const auto& [l1_index, table] : tables_) {
-      if ((expected(table / cluster_) == 1) != ((image_.l1_[l1_index] & kCopied) != 0)) {
-        flags_wrong_ = true;
+    std::vector<std::byte> table(cluster_);
+    for (const auto& [l1_index, offset] : tables_) {
+      if ((expected(offset / cluster_) == 1) != ((image_.l1_[l1_index] & kCopied) != 0)) {
+        ++flags_wrong_;
         corruption(fmt::format("ERROR OFLAG_COPIED L2 table: l1_index={} l1_entry={:x} refcount={}", l1_index, image_.l1_[l1_index],
-                               expected(table / cluster_)));
+                               expected(offset / cluster_)));
       }
       if (image_.header_.has_data_file()) continue;
-      for (uint64_t at = 0; at < cluster_; at += image_.metadata_.page_size()) {
-        CO_TRY_VALUE(page, image_.metadata_.get(table + at, PageKind::Mapping));
-        const Slot slot{page, 0};
-        for (uint64_t n = 0; n < image_.entries_per_page_; ++n) {
-          const Entry entry = image_.load_entry(slot, n);
-          if (entry.compressed() || !entry.host() || entry.host() % cluster_) continue;
-          const uint64_t users = expected(entry.host() / cluster_);
-          if ((users == 1) == entry.copied()) continue;
-          flags_wrong_ = true;
-          corruption(fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry.word, users));
-        }
+      CO_TRY(block::read(*image_.file_, offset, table.data(), table.size()));
+      for (uint64_t n = 0; n < image_.header_.l2_entries(); ++n) {
+        const Entry entry = Entry::load(&table[n * image_.header_.l2_entry_size()], image_.header_.extended_l2());
+        if (entry.compressed() || !entry.host() || entry.host() % cluster_) continue;
+        const uint64_t users = expected(entry.host() / cluster_);
+        if ((users == 1) == entry.copied()) continue;
+        ++flags_wrong_;
+        corruption(fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry.word, users));
       }
     }
     co_return Result<>{};
@@ -219,10 +215,10 @@ class Image::Checker {
 
   Task<Result<>> mend() {
     const bool all = repair_ == Repair::All;
-    if (all && rebuild_) {
+    if (all && counts_wrong_) {
       CO_TRY(rebuild());
       found_.leaks_fixed = found_.leaks;
-      found_.corruptions_fixed += refcount_corruptions();
+      found_.corruptions_fixed += counts_wrong_;
     } else {
       for (const auto& [n, right] : wrong_) {
         CO_TRY_VALUE(count, image_.refcounts_.get(n));
@@ -232,21 +228,13 @@ class Image::Checker {
       }
     }
     if (all && flags_wrong_) {
-      const uint64_t flags = static_cast<uint64_t>(
-          std::ranges::count_if(found_.lines, [](const std::string& text) { return text.starts_with("ERROR OFLAG_COPIED"); }));
       CO_TRY(image_.update_copied());
-      found_.corruptions_fixed += flags;
+      found_.corruptions_fixed += flags_wrong_;
     }
     CO_TRY(image_.commit(true));
     if (all && found_.corruptions <= found_.corruptions_fixed)
       CO_TRY(image_.set_incompatible(incompatible::kCorrupt | incompatible::kDirty, false));
     co_return Result<>{};
-  }
-
-  uint64_t refcount_corruptions() const {
-    return static_cast<uint64_t>(std::ranges::count_if(found_.lines, [](const std::string& text) {
-      return text.starts_with("ERROR cluster") || text.starts_with("ERROR refcount block");
-    }));
   }
 
   // New refcounts for everything, behind all that is in use; the header names them last.
@@ -319,7 +307,7 @@ class Image::Checker {
   std::unordered_map<uint64_t, uint64_t> many_;  // users beyond what that holds
   std::vector<Table> tables_;
   std::vector<Wrong> wrong_;
-  bool rebuild_ = false, flags_wrong_ = false;
+  uint64_t counts_wrong_ = 0, flags_wrong_ = 0;  // corruptions that new refcounts, or new flags, mend
   Findings found_;
 };
 

@@ -57,6 +57,13 @@ Task<Result<>> Image::commit(bool durable) {
   co_return co_await release_freed();
 }
 
+Task<Result<>> Image::settle() {
+  CO_TRY(commit(true));
+  // What that freed is counted by one more.
+  if (!released_.empty() || metadata_.dirty_pages()) CO_TRY(commit(true));
+  co_return Result<>{};
+}
+
 Task<Result<>> Image::commit_if_crowded() {
   if (!metadata_.crowded() || (committing_.held() && !metadata_.overcrowded())) co_return Result<>{};
   co_return co_await commit(false);

@@ -12,9 +12,28 @@ namespace {
 // Raw deflate with a window of 4 KiB: what the format says (docs/interop/qcow2, "Compressed Clusters Descriptor").
 constexpr int kWindowBits = -12;
 
-std::vector<std::byte> compress_zlib(std::span<const std::byte> cluster) {
+// What a thread needs for one cluster after another.
+struct Deflate {
   z_stream stream{};
-  if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, kWindowBits, 9, Z_DEFAULT_STRATEGY) != Z_OK) return {};
+  bool usable = deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, kWindowBits, 9, Z_DEFAULT_STRATEGY) == Z_OK;
+  Deflate() = default;
+  Deflate(const Deflate&) = delete;
+  Deflate& operator=(const Deflate&) = delete;
+  ~Deflate() { deflateEnd(&stream); }
+};
+struct Inflate {
+  z_stream stream{};
+  bool usable = inflateInit2(&stream, kWindowBits) == Z_OK;
+  Inflate() = default;
+  Inflate(const Inflate&) = delete;
+  Inflate& operator=(const Inflate&) = delete;
+  ~Inflate() { inflateEnd(&stream); }
+};
+
+std::vector<std::byte> compress_zlib(std::span<const std::byte> cluster) {
+  thread_local Deflate deflater;
+  z_stream& stream = deflater.stream;
+  if (!deflater.usable || deflateReset(&stream) != Z_OK) return {};
   std::vector<std::byte> out(cluster.size() - 1);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(cluster.data()));
   stream.avail_in = static_cast<uInt>(cluster.size());
@@ -22,22 +41,20 @@ std::vector<std::byte> compress_zlib(std::span<const std::byte> cluster) {
   stream.avail_out = static_cast<uInt>(out.size());
   const bool fits = deflate(&stream, Z_FINISH) == Z_STREAM_END;
   out.resize(fits ? stream.total_out : 0);
-  deflateEnd(&stream);
   return out;
 }
 
 bool decompress_zlib(std::span<const std::byte> compressed, std::span<std::byte> cluster) {
-  z_stream stream{};
-  if (inflateInit2(&stream, kWindowBits) != Z_OK) return false;
+  thread_local Inflate inflater;
+  z_stream& stream = inflater.stream;
+  if (!inflater.usable || inflateReset(&stream) != Z_OK) return false;
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(compressed.data()));
   stream.avail_in = static_cast<uInt>(compressed.size());
   stream.next_out = reinterpret_cast<Bytef*>(cluster.data());
   stream.avail_out = static_cast<uInt>(cluster.size());
   const int end = inflate(&stream, Z_FINISH);
   // What follows the data need not be more of it: a full cluster is all that counts.
-  const bool good = (end == Z_STREAM_END || end == Z_BUF_ERROR || end == Z_OK) && stream.avail_out == 0;
-  inflateEnd(&stream);
-  return good;
+  return (end == Z_STREAM_END || end == Z_BUF_ERROR || end == Z_OK) && stream.avail_out == 0;
 }
 
 struct FreeContext {

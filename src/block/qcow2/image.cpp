@@ -228,9 +228,7 @@ Task<Result<>> Image::change_backing(std::string file, std::string format) {
 
 Task<Result<>> Image::close() {
   if (!options_.read_only && writing_ && !corrupt_) {
-    CO_TRY(commit(true));
-    // What the last commit freed is counted by one more.
-    if (!released_.empty() || metadata_.dirty_pages()) CO_TRY(commit(true));
+    CO_TRY(settle());
   }
   if (data_file_) CO_TRY(data_file_->close());
   if (backing_) CO_TRY(backing_->close());

@@ -164,6 +164,7 @@ class Image final : public Node {
 
   // commit.cpp
   Task<Result<>> commit(bool durable);
+  Task<Result<>> settle();  // all of it is in the file
   Task<Result<>> commit_if_crowded();
   Task<Result<>> release_freed();
   // The header with a change, which is made in memory once it is in the file.
