@@ -58,6 +58,8 @@ File::File(IoContext& context, std::string path, Fd fd, const FileOptions& optio
   if (options_.read_only && options_.sharing == Sharing::Exclusive) options_.sharing = Sharing::ReadOnly;
 }
 
+File::~File() { unlock_image(fd_.get()); }
+
 Result<std::unique_ptr<File>> File::open_with(IoContext& context, std::string path, const FileOptions& options, int extra_flags) {
   const bool direct = options.cache == Cache::None || options.cache == Cache::DirectSync;
   const int flags = O_CLOEXEC | O_NONBLOCK | (options.read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0) | extra_flags;

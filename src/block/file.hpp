@@ -32,6 +32,9 @@ class File final : public Node {
  public:
   // Errors: NotFound, Permission, Usage (a directory, an image in use, ...).
   static Result<std::unique_ptr<File>> open(IoContext& context, std::string path, const FileOptions& options);
+  ~File() override;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
   // A new empty file, or an old one made empty after its lock was got; never one in use.
   static Result<std::unique_ptr<File>> create(IoContext& context, std::string path, const FileOptions& options);
 

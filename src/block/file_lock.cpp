@@ -3,6 +3,8 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 namespace lodge::block {
 
@@ -22,7 +24,9 @@ flock byte_lock(short type, int byte) { return {.l_type = type, .l_whence = SEEK
 
 }  // namespace
 
-Result<> lock_image(int fd, const std::string& name, Sharing sharing) {
+namespace {
+
+Result<> try_lock(int fd, const std::string& name, Sharing sharing) {
   const unsigned held = sharing == Sharing::Exclusive ? kConsistentRead | kWrite | kResize : kConsistentRead;
   const unsigned refused = sharing == Sharing::ForceShare ? 0 : kWrite | kResize;
   // First the own locks, then the look at others': of two that come at once at least one sees the other.
@@ -50,6 +54,26 @@ Result<> lock_image(int fd, const std::string& name, Sharing sharing) {
     }
   }
   return {};
+}
+
+}  // namespace
+
+Result<> lock_image(int fd, const std::string& name, Sharing sharing) {
+  // A process that was killed with requests in io_uring has its files a moment longer than it is there: the kernel takes the ring apart
+  // on its own time.
+  constexpr auto kPatience = std::chrono::milliseconds(500), kPause = std::chrono::milliseconds(10);
+  const auto begun = std::chrono::steady_clock::now();
+  for (;;) {
+    auto locked = try_lock(fd, name, sharing);
+    if (locked || locked.error().kind != ErrorKind::Usage || std::chrono::steady_clock::now() - begun > kPatience) return locked;
+    unlock_image(fd);
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+void unlock_image(int fd) {
+  flock all{.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = kHeld, .l_len = kRefused + kPermissions - kHeld, .l_pid = 0};
+  fcntl(fd, F_OFD_SETLK, &all);
 }
 
 }  // namespace lodge::block

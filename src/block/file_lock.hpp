@@ -19,5 +19,7 @@ enum class Sharing {
 
 // ErrorKind::Usage when another process has the file in use in a way that does not go with this one.
 Result<> lock_image(int fd, const std::string& name, Sharing sharing);
+// At once, and not when the last reference to the open file goes: requests that have ended may keep one for a moment.
+void unlock_image(int fd);
 
 }  // namespace lodge::block
