@@ -3,7 +3,7 @@
 // Every sector of the guest's disk is written as a pattern that says which sector it is and the how manieth write of it. After a crash each
 // must show a version that it may: the last that a flush had covered, or one that was written later.
 //
-// LODGE_CRASH_SEEDS=N runs so many seeds instead of one.
+// LODGE_CRASH_SEEDS=N runs so many seeds instead of twelve.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -26,7 +26,7 @@ constexpr uint64_t kDiskSize = 1 << 20, kSectors = kDiskSize / kSector;
 
 unsigned seeds() {
   const char* const text = std::getenv("LODGE_CRASH_SEEDS");
-  return text ? static_cast<unsigned>(std::max(1, std::atoi(text))) : 1;
+  return text ? static_cast<unsigned>(std::max(1, std::atoi(text))) : 12;
 }
 
 void put_pattern(std::byte* sector, uint64_t number, uint64_t version) {
@@ -93,6 +93,8 @@ class History {
   std::vector<uint64_t> completed_ = std::vector<uint64_t>(kSectors);
 };
 
+constexpr uint64_t kPages = 6;  // of the metadata cache
+
 struct Shape {
   const char* name;
   CreateOptions options;
@@ -127,7 +129,8 @@ class Guest {
   }
   static std::unique_ptr<Image> open(IoContext& context, const Shape& shape, std::unique_ptr<Node> file) {
     // So few pages that commits come of themselves, too.
-    auto opened = context.run(Image::open(context, std::move(file), {.metadata_bytes = 24 * 4096}));
+    const uint64_t pages = (uint64_t{4096} >> (shape.options.cluster_bits < 12 ? 12 - shape.options.cluster_bits : 0)) * kPages;
+    auto opened = context.run(Image::open(context, std::move(file), {.metadata_bytes = pages}));
     if (!opened) throw std::runtime_error(opened.error().message);
     if (shape.backed) (*opened)->set_backing(std::make_unique<MemoryNode>(backing_disk()));
     return std::move(*opened);

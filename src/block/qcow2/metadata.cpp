@@ -10,7 +10,7 @@ PageRef::~PageRef() {
 }
 
 MetadataCache::MetadataCache(Node& file, uint64_t cluster_size, uint64_t most)
-    : file_(file), page_size_(std::min<uint64_t>(cluster_size, 4096)), most_(std::max<uint64_t>(most, 16)) {}
+    : file_(file), page_size_(std::min<uint64_t>(cluster_size, 4096)), most_(std::max<uint64_t>(most, 4)) {}
 
 MetadataCache::~MetadataCache() = default;
 
