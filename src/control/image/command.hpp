@@ -41,7 +41,7 @@ struct Source {
 Result<block::Cache> parse_cache(const std::string& name);
 Result<std::optional<block::Format>> parse_optional_format(const std::string& name);
 
-// What all have: -q, and of qemu-img's --object and --image-opts that they are not there.
+// What nearly all have.
 void add_quiet(CLI::App& app, bool& quiet);
 enum class Output { Human, Json };
 void add_output(CLI::App& app, Output& output);
