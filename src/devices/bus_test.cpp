@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "devices/chipset_ports.hpp"
 
 namespace lodge::devices {
@@ -70,6 +73,77 @@ TEST(Bus, RefusesOverlapAndEmptyRanges) {
   EXPECT_FALSE(bus.attach(0x00, 0x100, a, "around"));
   EXPECT_FALSE(bus.attach(0x90, 0, a, "empty"));
   EXPECT_TRUE(bus.attach(0x68, 1, a, "next"));
+}
+
+TEST(Bus, DetachedRangesAreGoneAndMayComeBackElsewhere) {
+  PortBus bus;
+  Registers a, b;
+  ASSERT_TRUE(bus.attach(0x1000, 0x10, a, "a"));
+  ASSERT_TRUE(bus.attach(0x2000, 0x10, b, "b"));
+  bus.detach(0x1000);
+  EXPECT_EQ(bus.read(0x1000, 4), 0xffffffffu);
+  bus.detach(0x2001);
+  EXPECT_EQ(bus.read(0x2000, 4), 0x44332211u) << "only a range's own base names it";
+  ASSERT_TRUE(bus.attach(0x1ff0, 0x10, a, "a again"));
+  EXPECT_EQ(bus.read(0x1ff4, 4), 0x44332211u);
+  EXPECT_EQ(a.log, std::vector<std::string>{"r4/4"});
+}
+
+TEST(Bus, TakesMoreRangesThanTheFirstTableHolds) {
+  MmioBus bus;
+  struct Number final : MmioDevice {
+    uint64_t value = 0;
+    uint64_t read(uint64_t, unsigned) override { return value; }
+    void write(uint64_t, unsigned, uint64_t) override {}
+  };
+  std::vector<Number> devices(200);
+  for (uint64_t i = 0; i < devices.size(); ++i) {
+    devices[i].value = i;
+    ASSERT_TRUE(bus.attach(0x10000 * i, 0x1000, devices[i], "number"));
+  }
+  for (uint64_t i = 0; i < devices.size(); ++i) EXPECT_EQ(bus.read(0x10000 * i + 0xff8, 8), i);
+}
+
+TEST(Bus, RangeAtTheEndOfTheAddressSpace) {
+  MmioBus bus;
+  struct Zero final : MmioDevice {
+    uint64_t read(uint64_t, unsigned) override { return 0; }
+    void write(uint64_t, unsigned, uint64_t) override {}
+  } zero;
+  ASSERT_TRUE(bus.attach(~uint64_t{0xfff}, 0x1000, zero, "last page"));
+  EXPECT_EQ(bus.read(~uint64_t{7}, 8), 0u);
+  EXPECT_FALSE(bus.attach(~uint64_t{0xfff}, 0x2000, zero, "around the end"));
+}
+
+// A reader sees each range at one place or the other or not at all, but never a device at another's offsets.
+TEST(Bus, ReadersSeeWholeChanges) {
+  MmioBus bus;
+  struct Echo final : MmioDevice {
+    explicit Echo(uint64_t tag) : tag_(tag) {}
+    uint64_t read(uint64_t offset, unsigned) override { return tag_ | offset; }
+    void write(uint64_t, unsigned, uint64_t) override {}
+    uint64_t tag_;
+  } a(0xa000000), b(0xb000000);
+  ASSERT_TRUE(bus.attach(0x8000, 0x1000, b, "b"));
+  std::atomic<bool> done = false;
+  std::atomic<uint64_t> wrong = 0;
+  std::thread reader([&] {
+    for (int i = 0; i < 50000; ++i) {
+      for (uint64_t base : {0x4000, 0xc000}) {
+        const uint64_t value = bus.read(base + 0x123, 8);
+        if (value != 0xa000123 && value != ~uint64_t{0}) ++wrong;
+      }
+      if (bus.read(0x8456, 8) != 0xb000456) ++wrong;
+    }
+    done = true;
+  });
+  for (int i = 0; !done; ++i) {
+    const uint64_t base = i % 2 ? 0x4000 : 0xc000;
+    ASSERT_TRUE(bus.attach(base, 0x1000, a, "a"));
+    bus.detach(base);
+  }
+  reader.join();
+  EXPECT_EQ(wrong, 0u);
 }
 
 TEST(ChipsetPorts, ResetNeedsARisingEdgeOfResetCpu) {
