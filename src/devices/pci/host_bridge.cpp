@@ -1,0 +1,317 @@
+#include "devices/pci/host_bridge.hpp"
+
+#include <algorithm>
+#include <cassert>
+
+namespace lodge::devices::pci {
+
+namespace {
+
+// CONFIG_ADDRESS (3.2.2.3.2, figure 3-2).
+constexpr uint32_t kEnable = 0x80000000, kAddressBits = 0x80fffffc;
+constexpr unsigned bus_of(uint32_t address) { return address >> 16 & 0xff; }
+constexpr unsigned device_of(uint32_t address) { return address >> 11 & 0x1f; }
+constexpr unsigned function_of(uint32_t address) { return address >> 8 & 7; }
+constexpr unsigned register_of(uint32_t address) { return address & 0xfc; }
+
+uint32_t all_ones(unsigned size) { return size >= 4 ? ~0u : (1u << (8 * size)) - 1; }
+
+// A host bridge without registers of its own, for which no operating system knows peculiarities.
+constexpr Identity kRootIdentity{
+    .vendor = 0x1b36, .device = 0x0008, .revision = 0, .class_code = 0x060000, .subsystem_vendor = 0, .subsystem = 0};
+
+}  // namespace
+
+// The bridge as a function of its own bus, 00:00.0.
+class HostBridge::Root final : public Function {
+ public:
+  Root() : Function(kRootIdentity, "host bridge") {}
+
+ protected:
+  uint64_t bar_read(unsigned, uint64_t, unsigned) override { return ~uint64_t{0}; }
+  void bar_write(unsigned, uint64_t, unsigned, uint64_t) override {}
+};
+
+class HostBridge::MemoryBar final : public MmioDevice {
+ public:
+  MemoryBar(Function& function, unsigned index) : function_(function), index_(index) {}
+  uint64_t read(uint64_t offset, unsigned size) override { return function_.read_bar(index_, offset, size); }
+  void write(uint64_t offset, unsigned size, uint64_t value) override { function_.write_bar(index_, offset, size, value); }
+
+ private:
+  Function& function_;
+  const unsigned index_;
+};
+
+class HostBridge::PortBar final : public PortDevice {
+ public:
+  PortBar(Function& function, unsigned index) : function_(function), index_(index) {}
+  uint32_t read(uint64_t offset, unsigned size) override { return static_cast<uint32_t>(function_.read_bar(index_, offset, size)); }
+  void write(uint64_t offset, unsigned size, uint32_t value) override { function_.write_bar(index_, offset, size, value); }
+
+ private:
+  Function& function_;
+  const unsigned index_;
+};
+
+// A function in its place: its BARs on the buses, and its way out.
+class HostBridge::Slot final : public FunctionPort {
+ public:
+  Slot(HostBridge& bridge, Function& plugged, unsigned device_number, unsigned function_number)
+      : function(plugged), device(device_number), number(function_number), bridge_(bridge) {
+    for (unsigned i = 0; i < Function::kBars; ++i) {
+      const BarKind kind = function.bar(i).kind;
+      if (kind == BarKind::Io) ports_[i] = std::make_unique<PortBar>(function, i);
+      if (kind == BarKind::Memory32 || kind == BarKind::Memory64) memory_[i] = std::make_unique<MemoryBar>(function, i);
+    }
+  }
+
+  void send_message(uint64_t address, uint32_t data) override { bridge_.board_.send_message(address, data); }
+  void set_intx(bool level) override { bridge_.set_line(line_of(device, function.interrupt_pin()), device * kFunctions + number, level); }
+
+  [[nodiscard]] bool attach(unsigned index, uint64_t address) {
+    const uint64_t size = function.bar(index).size;
+    const Result<> done = ports_[index] ? bridge_.board_.ports.attach(address, size, *ports_[index], function.name())
+                                        : bridge_.board_.memory.attach(address, size, *memory_[index], function.name());
+    if (done) at[index] = address;
+    return done.has_value();
+  }
+  void detach(unsigned index) {
+    if (!at[index]) return;
+    if (ports_[index])
+      bridge_.board_.ports.detach(*at[index]);
+    else
+      bridge_.board_.memory.detach(*at[index]);
+    at[index].reset();
+  }
+
+  Function& function;
+  const unsigned device, number;
+  std::array<std::optional<uint64_t>, Function::kBars> at;  // where each BAR answers
+
+ private:
+  HostBridge& bridge_;
+  std::array<std::unique_ptr<MemoryBar>, Function::kBars> memory_;
+  std::array<std::unique_ptr<PortBar>, Function::kBars> ports_;
+};
+
+// --- The two ways into configuration space
+
+class HostBridge::ConfigAddressPort final : public PortDevice {
+ public:
+  explicit ConfigAddressPort(HostBridge& bridge) : bridge_(bridge) {}
+  uint32_t read(uint64_t offset, unsigned size) override {
+    if (size != 4) return bridge_.board_.beside_config_address.read(kConfigAddress + offset, size);
+    MutexLock lock(bridge_.mutex_);
+    return bridge_.config_address_;
+  }
+  void write(uint64_t offset, unsigned size, uint32_t value) override {
+    if (size != 4) return bridge_.board_.beside_config_address.write(kConfigAddress + offset, size, value);
+    MutexLock lock(bridge_.mutex_);
+    bridge_.config_address_ = value & kAddressBits;
+  }
+
+ private:
+  HostBridge& bridge_;
+};
+
+class HostBridge::ConfigDataPort final : public PortDevice {
+ public:
+  explicit ConfigDataPort(HostBridge& bridge) : bridge_(bridge) {}
+  uint32_t read(uint64_t offset, unsigned size) override {
+    MutexLock lock(bridge_.mutex_);
+    const uint32_t address = bridge_.config_address_;
+    if (!(address & kEnable) || bus_of(address) != 0) return all_ones(size);
+    return bridge_.read_config(device_of(address), function_of(address), register_of(address) + static_cast<unsigned>(offset), size);
+  }
+  void write(uint64_t offset, unsigned size, uint32_t value) override {
+    MutexLock lock(bridge_.mutex_);
+    const uint32_t address = bridge_.config_address_;
+    if (!(address & kEnable) || bus_of(address) != 0) return;
+    bridge_.write_config(device_of(address), function_of(address), register_of(address) + static_cast<unsigned>(offset), size, value);
+  }
+
+ private:
+  HostBridge& bridge_;
+};
+
+// PCI Express Base 4.0, table 7-1: bus, device, function and register in the address. An access that is larger than a dword or leaves
+// one, which a bridge need not take, is carried out in parts.
+class HostBridge::Ecam final : public MmioDevice {
+ public:
+  explicit Ecam(HostBridge& bridge) : bridge_(bridge) {}
+  uint64_t read(uint64_t offset, unsigned size) override {
+    uint64_t value = 0;
+    MutexLock lock(bridge_.mutex_);
+    const unsigned part = part_of(offset, size);
+    for (unsigned i = 0; i < size; i += part) {
+      const auto at = static_cast<uint32_t>(offset + i);
+      value |= static_cast<uint64_t>(bridge_.read_config(at >> 15, at >> 12 & 7, at & 0xfff, part)) << (8 * i);
+    }
+    return value;
+  }
+  void write(uint64_t offset, unsigned size, uint64_t value) override {
+    MutexLock lock(bridge_.mutex_);
+    const unsigned part = part_of(offset, size);
+    for (unsigned i = 0; i < size; i += part) {
+      const auto at = static_cast<uint32_t>(offset + i);
+      bridge_.write_config(at >> 15, at >> 12 & 7, at & 0xfff, part, static_cast<uint32_t>(value >> (8 * i)) & all_ones(part));
+    }
+  }
+
+ private:
+  static unsigned part_of(uint64_t offset, unsigned size) {
+    if (offset % 4 + size <= 4) return size;
+    return offset % 4 == 0 && size == 8 ? 4 : 1;
+  }
+  HostBridge& bridge_;
+};
+
+// --- Life
+
+HostBridge::HostBridge(Board board)
+    : board_(std::move(board)),
+      root_(std::make_unique<Root>()),
+      address_port_(std::make_unique<ConfigAddressPort>(*this)),
+      data_port_(std::make_unique<ConfigDataPort>(*this)),
+      ecam_(std::make_unique<Ecam>(*this)) {}
+
+HostBridge::~HostBridge() = default;
+
+Result<std::unique_ptr<HostBridge>> HostBridge::create(Board board) {
+  std::unique_ptr<HostBridge> bridge(new HostBridge(std::move(board)));
+  TRY(bridge->attach());
+  TRY(bridge->plug(*bridge->root_, 0));
+  return bridge;
+}
+
+Result<> HostBridge::attach() {
+  TRY(board_.ports.attach(kConfigAddress, 4, *address_port_, "PCI configuration address"));
+  TRY(board_.ports.attach(kConfigData, 4, *data_port_, "PCI configuration data"));
+  return board_.memory.attach(board_.ecam, kEcamBytes, *ecam_, "PCI configuration");
+}
+
+Result<> HostBridge::plug(Function& function, unsigned device, unsigned number) {
+  MutexLock lock(mutex_);
+  if (device >= kDevices || number >= kFunctions || find(device, number))
+    return fail(ErrorKind::Internal, "{}: no place at PCI device {:02x}.{}", function.name(), device, number);
+  slots_.push_back(std::make_unique<Slot>(*this, function, device, number));
+  function.connect(*slots_.back());
+  // 6.2.1: software looks for further functions only where function 0 says that there are some.
+  Slot* first = find(device, 0);
+  const bool several = std::ranges::count(slots_, device, [](const auto& slot) { return slot->device; }) > 1;
+  if (first && several) first->function.mark_multi_function();
+  return {};
+}
+
+HostBridge::Slot* HostBridge::find(unsigned device, unsigned function) {
+  for (const auto& slot : slots_)
+    if (slot->device == device && slot->number == function) return slot.get();
+  return nullptr;
+}
+
+// --- Configuration accesses
+
+// Where no function answers: a master abort, which reads as all ones (6.1). A conventional function has 256 bytes, and accesses beyond
+// them end the same way.
+uint32_t HostBridge::read_config(unsigned device, unsigned function, unsigned offset, unsigned size) {
+  Slot* slot = find(device, function);
+  return slot && offset + size <= ConfigSpace::kBytes ? slot->function.read_config(offset, size) : all_ones(size);
+}
+
+void HostBridge::write_config(unsigned device, unsigned function, unsigned offset, unsigned size, uint32_t value) {
+  Slot* slot = find(device, function);
+  if (!slot || offset + size > ConfigSpace::kBytes) return;
+  slot->function.write_config(offset, size, value);
+  const unsigned dword = offset & ~3u;
+  if (dword == kCommand || (dword >= kBar0 && dword < kBar0 + 4 * Function::kBars)) remap();
+}
+
+// --- Where BARs answer
+
+bool HostBridge::acceptable(const Bar& bar, uint64_t address) const {
+  if (bar.kind == BarKind::Io) return board_.io.holds(address, bar.size);
+  return board_.memory32.holds(address, bar.size) || board_.memory64.holds(address, bar.size);
+}
+
+// First all that left, so that BARs may change places; then all that have a place and do not answer yet.
+void HostBridge::remap() {
+  std::vector<std::array<std::optional<uint64_t>, Function::kBars>> before;
+  before.reserve(slots_.size());
+  for (const auto& slot : slots_) {
+    before.push_back(slot->at);
+    for (unsigned i = 0; i < Function::kBars; ++i)
+      if (slot->at[i] && slot->at[i] != slot->function.decoded(i)) slot->detach(i);
+  }
+  for (size_t s = 0; s < slots_.size(); ++s) {
+    Slot& slot = *slots_[s];
+    for (unsigned i = 0; i < Function::kBars; ++i) {
+      const auto wanted = slot.function.decoded(i);
+      // An overlap is the guest's mistake: who came first stays.
+      if (wanted && !slot.at[i] && acceptable(slot.function.bar(i), *wanted)) static_cast<void>(slot.attach(i, *wanted));
+      if (slot.at[i] != before[s][i]) slot.function.bar_moved(i, slot.at[i]);
+    }
+  }
+}
+
+Result<> HostBridge::place(Function& function, unsigned index, std::array<uint64_t, 3>& next) {
+  const Bar& bar = function.bar(index);
+  const std::array<Window, 3> windows{board_.io, board_.memory32, board_.memory64};
+  // A 64-bit BAR goes below 4 GiB if it is not large: there every guest can reach it.
+  constexpr uint64_t kShareOfWindow = 8;
+  std::vector<size_t> choices;
+  if (bar.kind == BarKind::Io)
+    choices = {0};
+  else if (bar.kind == BarKind::Memory32)
+    choices = {1};
+  else if (bar.size <= board_.memory32.size / kShareOfWindow)
+    choices = {1, 2};
+  else
+    choices = {2, 1};
+  for (const size_t choice : choices) {
+    const uint64_t address = (std::max(next[choice], windows[choice].base) + bar.size - 1) & ~(bar.size - 1);
+    if (!windows[choice].holds(address, bar.size)) continue;
+    next[choice] = address + bar.size;
+    function.place_bar(index, address);
+    return {};
+  }
+  return fail(ErrorKind::Internal, "{}: no room for a PCI range of {:#x} bytes", function.name(), bar.size);
+}
+
+Result<> HostBridge::assign_resources() {
+  MutexLock lock(mutex_);
+  struct Wanted {
+    Function* function;
+    unsigned index;
+  };
+  std::vector<Wanted> all;
+  for (const auto& slot : slots_) {
+    for (unsigned i = 0; i < Function::kBars; ++i)
+      if (slot->function.bar(i).kind != BarKind::None) all.push_back({&slot->function, i});
+    if (const unsigned pin = slot->function.interrupt_pin(); pin != 0)
+      slot->function.set_interrupt_line(board_.interrupt_numbers[line_of(slot->device, pin)]);
+  }
+  // The large ones first leave no gaps; and those that have no choice before those that have.
+  std::ranges::stable_sort(all, [](const Wanted& a, const Wanted& b) {
+    const Bar &left = a.function->bar(a.index), &right = b.function->bar(b.index);
+    return std::pair(left.kind, ~left.size) < std::pair(right.kind, ~right.size);
+  });
+  std::array<uint64_t, 3> next{};
+  for (const Wanted& wanted : all) TRY(place(*wanted.function, wanted.index, next));
+  remap();
+  return {};
+}
+
+// --- Interrupt lines
+
+void HostBridge::set_line(unsigned line, unsigned source, bool level) {
+  MutexLock lock(lines_mutex_);
+  auto& asserted = asserted_[line];
+  const auto any = [&] { return std::ranges::any_of(asserted, [](uint64_t word) { return word != 0; }); };
+  const bool was = any();
+  const uint64_t bit = uint64_t{1} << (source % 64);
+  asserted[source / 64] = level ? asserted[source / 64] | bit : asserted[source / 64] & ~bit;
+  if (any() != was) board_.lines[line].set(!was);
+}
+
+}  // namespace lodge::devices::pci

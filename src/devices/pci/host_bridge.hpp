@@ -1,0 +1,93 @@
+// The PCI host bridge with bus 0: configuration mechanism #1 at 0xCF8 and 0xCFC (PCI 3.0, 3.2.2.3.2), memory-mapped configuration (PCI
+// Express Base 4.0, 7.2.2), the windows in which BARs answer, and the four interrupt lines.
+//
+// A BAR answers while its command bit is set, it lies in the window of its kind, and no other BAR that came first lies there. One that must
+// give way is placed as soon as the other has gone.
+//
+// As there is no firmware, assign_resources() does what firmware would: it gives every BAR an address and enables decoding.
+//
+// Locks: the one on configuration space first, then those of the functions and of the buses, then that of the interrupt lines.
+// Threads: configuration and windows from any vCPU's thread; plug() and assign_resources() before the first of them runs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/mutex.hpp"
+#include "devices/bus.hpp"
+#include "devices/irq_pin.hpp"
+#include "devices/pci/function.hpp"
+
+namespace lodge::devices::pci {
+
+struct Window {
+  uint64_t base = 0, size = 0;
+  [[nodiscard]] bool holds(uint64_t at, uint64_t bytes) const { return at >= base && bytes <= size && at - base <= size - bytes; }
+};
+
+class HostBridge {
+ public:
+  static constexpr unsigned kDevices = 32, kFunctions = 8, kPins = 4;
+  static constexpr uint64_t kEcamBytes = uint64_t{1} << 20;  // of one bus
+  static constexpr uint16_t kConfigAddress = 0xcf8, kConfigData = 0xcfc;
+
+  struct Board {
+    PortBus& ports;
+    MmioBus& memory;
+    // Only a dword at 0xCF8 is this bridge's; all else there goes to what lies under it, such as the reset control at 0xCF9.
+    const PortBus& beside_config_address;
+    Window io, memory32, memory64;
+    uint64_t ecam;
+    SendMessage send_message;                      // any thread
+    std::array<IrqPin, kPins> lines;               // level-triggered, driven from any thread
+    std::array<uint8_t, kPins> interrupt_numbers;  // what the interrupt line registers say of them
+  };
+  static Result<std::unique_ptr<HostBridge>> create(Board board);
+  ~HostBridge();
+  HostBridge(const HostBridge&) = delete;
+  HostBridge& operator=(const HostBridge&) = delete;
+
+  // The function must outlive the bridge.
+  Result<> plug(Function& function, unsigned device, unsigned number = 0) LODGE_EXCLUDES(mutex_);
+  Result<> assign_resources() LODGE_EXCLUDES(mutex_);
+
+  // Which line a device's pin (1: INTA#) leads to, as the ACPI tables must say too.
+  [[nodiscard]] static constexpr unsigned line_of(unsigned device, unsigned pin) { return (device + pin - 1) % kPins; }
+
+ private:
+  class ConfigAddressPort;
+  class ConfigDataPort;
+  class Ecam;
+  class MemoryBar;
+  class PortBar;
+  class Slot;
+  class Root;
+
+  explicit HostBridge(Board board);
+  [[nodiscard]] Result<> attach();
+  [[nodiscard]] Slot* find(unsigned device, unsigned function) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] uint32_t read_config(unsigned device, unsigned function, unsigned offset, unsigned size) LODGE_REQUIRES(mutex_);
+  void write_config(unsigned device, unsigned function, unsigned offset, unsigned size, uint32_t value) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] bool acceptable(const Bar& bar, uint64_t address) const;
+  void remap() LODGE_REQUIRES(mutex_);
+  [[nodiscard]] Result<> place(Function& function, unsigned index, std::array<uint64_t, 3>& next);
+  void set_line(unsigned line, unsigned source, bool level) LODGE_EXCLUDES(lines_mutex_);
+
+  const Board board_;
+  std::unique_ptr<Root> root_;
+  std::unique_ptr<ConfigAddressPort> address_port_;
+  std::unique_ptr<ConfigDataPort> data_port_;
+  std::unique_ptr<Ecam> ecam_;
+  Mutex mutex_;
+  uint32_t config_address_ LODGE_GUARDED_BY(mutex_) = 0;
+  std::vector<std::unique_ptr<Slot>> slots_ LODGE_GUARDED_BY(mutex_);
+  Mutex lines_mutex_;
+  // Who asserts each line: a function's pin is one bit. Lines are shared, so one goes down with the last.
+  std::array<std::array<uint64_t, kDevices * kFunctions / 64>, kPins> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};
+};
+
+}  // namespace lodge::devices::pci
