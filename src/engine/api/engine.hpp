@@ -95,11 +95,12 @@ struct Doorbell {
   uint32_t length = 0;   // 0 (any), 1, 2, 4, 8
   uint64_t datamatch = 0;
   uint32_t flags = 0;  // KVM_IOEVENTFD_FLAG_DATAMATCH, KVM_IOEVENTFD_FLAG_PIO
+  int eventfd = -1;    // the caller's, which counts the writes; -1: one of the doorbell's own
 };
 class DoorbellEvent {
  public:
   virtual ~DoorbellEvent() = default;        // destroying it detaches the doorbell
-  [[nodiscard]] virtual int fd() const = 0;  // an eventfd that counts the matching writes
+  [[nodiscard]] virtual int fd() const = 0;  // the eventfd that counts the matching writes, or a duplicate of it
 };
 
 class Vm : public memory::WriteObserver {

@@ -1,7 +1,6 @@
 #include "engine/kvm/event.hpp"
 
-#include <sys/eventfd.h>
-
+#include "base/eventfd.hpp"
 #include "engine/kvm/device.hpp"
 
 namespace lodge::engine::kvm {
@@ -49,12 +48,6 @@ class Ioeventfd final : public DoorbellEvent {
   kvm_ioeventfd doorbell_;
 };
 
-Result<Fd> new_eventfd() {
-  Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!event) return os_fail("eventfd");
-  return event;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<InterruptEvent>> create_irqfd(std::shared_ptr<const Fd> vm, uint32_t gsi) {
@@ -67,7 +60,7 @@ Result<std::unique_ptr<InterruptEvent>> create_irqfd(std::shared_ptr<const Fd> v
 }
 
 Result<std::unique_ptr<DoorbellEvent>> create_ioeventfd(std::shared_ptr<const Fd> vm, const Doorbell& doorbell) {
-  Fd event = TRY(new_eventfd());
+  Fd event = doorbell.eventfd < 0 ? TRY(new_eventfd()) : TRY(duplicate(doorbell.eventfd));
   kvm_ioeventfd ioeventfd = {};
   ioeventfd.fd = event.get();
   ioeventfd.addr = doorbell.address;

@@ -1,9 +1,8 @@
 #include "engine/soft/vcpu/event.hpp"
 
-#include <sys/eventfd.h>
-
 #include <mutex>
 
+#include "base/eventfd.hpp"
 #include "base/log.hpp"
 
 namespace lodge::engine::soft {
@@ -64,8 +63,7 @@ Result<std::unique_ptr<InterruptEvent>> create_interrupt(std::shared_ptr<VmCore>
 }
 
 Result<std::unique_ptr<DoorbellEvent>> create_doorbell(std::shared_ptr<VmCore> vm, const Doorbell& doorbell) {
-  Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!event) return os_fail("eventfd");
+  Fd event = doorbell.eventfd < 0 ? TRY(new_eventfd()) : TRY(duplicate(doorbell.eventfd));
   TRY(vm->add_doorbell({.address = doorbell.address,
                         .datamatch = doorbell.datamatch,
                         .length = doorbell.length,

@@ -2,7 +2,6 @@
 #include "engine/soft/vcpu/vcpu.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #include <cinttypes>
@@ -12,6 +11,7 @@
 #include <functional>
 #include <thread>
 
+#include "base/eventfd.hpp"
 #include "engine/soft/cpu/mode.hpp"
 #include "engine/soft/irqchip/lapic.hpp"
 #include "engine/soft/translate/cache.hpp"
@@ -601,6 +601,21 @@ TEST_F(SoftVcpuTest, DoorbellsRingForMatchingWritesOnly) {
   EXPECT_EQ(count, 1u);
   any.reset();
   EXPECT_FALSE(vcpu_hooks.chip_mmio_write(&cpu(), 0xd0000000, 4, 1));
+}
+
+TEST_F(SoftVcpuTest, DoorbellsCountIntoAnEventfdOfTheCallers) {
+  start();
+  const Fd event = new_eventfd().value();
+  auto first = vm->create_doorbell({.address = 0xd0000000, .eventfd = event.get()}).value();
+  const auto second = vm->create_doorbell({.address = 0xd0000004, .eventfd = event.get()}).value();
+  EXPECT_TRUE(vcpu_hooks.chip_mmio_write(&cpu(), 0xd0000000, 2, 1));
+  EXPECT_TRUE(vcpu_hooks.chip_mmio_write(&cpu(), 0xd0000004, 2, 1));
+  first.reset();
+  EXPECT_FALSE(vcpu_hooks.chip_mmio_write(&cpu(), 0xd0000000, 2, 1));
+  EXPECT_TRUE(vcpu_hooks.chip_mmio_write(&cpu(), 0xd0000004, 2, 1)) << "the other one of the same eventfd stays";
+  eventfd_t count = 0;
+  ASSERT_EQ(eventfd_read(event.get(), &count), 0);
+  EXPECT_EQ(count, 3u);
 }
 
 TEST_F(SoftVcpuTest, AnInterruptEventSendsItsMessageDirectlyAndByDescriptor) {
