@@ -7,12 +7,24 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
 
 namespace lodge::block {
+
+Result<Cache> parse_cache(std::string_view name) {
+  constexpr auto kModes = std::to_array<std::pair<std::string_view, Cache>>({{"writeback", Cache::Writeback},
+                                                                             {"writethrough", Cache::Writethrough},
+                                                                             {"none", Cache::None},
+                                                                             {"directsync", Cache::DirectSync},
+                                                                             {"unsafe", Cache::Unsafe}});
+  for (const auto& [mode, cache] : kModes)
+    if (name == mode) return cache;
+  return fail(ErrorKind::Usage, "there is no cache mode '{}': writeback, writethrough, none, directsync or unsafe", name);
+}
 
 namespace {
 

@@ -21,6 +21,9 @@ enum class Cache {
   Unsafe,        // flushes are ignored: for images that nobody needs after a power loss
 };
 
+// ErrorKind::Usage names the modes that there are.
+Result<Cache> parse_cache(std::string_view name);
+
 struct FileOptions {
   bool read_only = false;
   Cache cache = Cache::Writeback;

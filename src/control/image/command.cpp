@@ -6,25 +6,16 @@
 
 namespace lodge::control::image {
 
-Result<block::Cache> parse_cache(const std::string& name) {
-  constexpr auto kModes = std::to_array<std::pair<std::string_view, block::Cache>>({{"writeback", block::Cache::Writeback},
-                                                                                    {"writethrough", block::Cache::Writethrough},
-                                                                                    {"none", block::Cache::None},
-                                                                                    {"directsync", block::Cache::DirectSync},
-                                                                                    {"unsafe", block::Cache::Unsafe}});
-  for (const auto& [mode, cache] : kModes)
-    if (name == mode) return cache;
-  return fail(ErrorKind::Usage, "there is no cache mode '{}': writeback, writethrough, none, directsync or unsafe", name);
-}
-
 Result<std::optional<block::Format>> parse_optional_format(const std::string& name) {
   if (name.empty()) return std::optional<block::Format>();
   return std::optional(TRY(block::parse_format(name)));
 }
 
 Result<block::ImageOptions> Source::options(bool read_only) const {
-  return block::ImageOptions{
-      .format = TRY(parse_optional_format(format)), .read_only = read_only, .force_share = force_share, .cache = TRY(parse_cache(cache))};
+  return block::ImageOptions{.format = TRY(parse_optional_format(format)),
+                             .read_only = read_only,
+                             .force_share = force_share,
+                             .cache = TRY(block::parse_cache(cache))};
 }
 
 void add_quiet(CLI::App& app, bool& quiet) { app.add_flag("-q,--quiet", quiet, "say nothing but errors"); }

@@ -38,7 +38,6 @@ struct Source {
   [[nodiscard]] Result<block::ImageOptions> options(bool read_only) const;
 };
 
-Result<block::Cache> parse_cache(const std::string& name);
 Result<std::optional<block::Format>> parse_optional_format(const std::string& name);
 
 // What nearly all have.

@@ -118,7 +118,7 @@ struct Convert {
       co_return fail(ErrorKind::Usage, "-S {}: a multiple of 512, at most 2M, or 0 to write zeros, too", sparse);
     if (parallel < 1 || parallel > kMostParallel) co_return fail(ErrorKind::Usage, "-m {}: 1 to {}", parallel, kMostParallel);
     if (target_is_zero && !into_existing) co_return fail(ErrorKind::Usage, "--target-is-zero: only with -n");
-    const auto cache = parse_cache(target_cache);
+    const auto cache = block::parse_cache(target_cache);
     if (!cache) co_return std::unexpected(cache.error());
     CO_TRY_VALUE(sources, open_sources(context));
     uint64_t size = 0;

@@ -19,7 +19,7 @@ struct Rebase {
   Task<Result<int>> run(IoContext& context) const {
     auto options = source.options(false);
     if (!options) co_return std::unexpected(options.error());
-    const auto cache = parse_cache(backing_cache);
+    const auto cache = block::parse_cache(backing_cache);
     const auto format = parse_optional_format(backing_format);
     if (!cache) co_return std::unexpected(cache.error());
     if (!format) co_return std::unexpected(format.error());
