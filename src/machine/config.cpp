@@ -14,6 +14,8 @@ Result<> validate(const Config& config) {
   if (config.memory % kMiB != 0) return fail(ErrorKind::Usage, "-m must be a whole number of MiB");
   if (config.vcpus == 0) return fail(ErrorKind::Usage, "-c 0: a machine has at least one vCPU");
   if (config.vcpus > kMaximumVcpus) return fail(ErrorKind::Usage, "-c {}: a machine has at most {} vCPUs", config.vcpus, kMaximumVcpus);
+  if (config.drives.size() > kMaximumDrives)
+    return fail(ErrorKind::Usage, "{} drives: a machine has at most {}", config.drives.size(), kMaximumDrives);
   if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")
     return fail(ErrorKind::Usage, "unknown engine '{}': use auto, kvm or soft", config.engine);
   if (config.cpu != "host") return fail(ErrorKind::Usage, "unknown processor model '{}': use host", config.cpu);

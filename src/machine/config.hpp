@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/error.hpp"
+#include "machine/drive.hpp"
 
 namespace lodge::machine {
 
@@ -12,14 +14,17 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 constexpr uint64_t kMinimumMemory = 16 * kMiB;
 constexpr uint64_t kMaximumMemory = uint64_t{1} << 40;
+constexpr size_t kMaximumDrives = 24;
 constexpr uint32_t kMaximumVcpus = 254;  // 8-bit APIC ids; 0xff is the broadcast
 
 struct Config {
-  std::string name;        // shown by ps as "lodge NAME"; empty: after the kernel's file
-  std::string kernel;      // path: bzImage or ELF vmlinux
-  std::string initrd;      // path, or empty
-  std::string append;      // the guest kernel's command line
-  uint64_t memory = kGiB;  // bytes, a multiple of 1 MiB
+  std::string name;                 // shown by ps as "lodge NAME"; empty: after the kernel's file
+  std::string kernel;               // path: bzImage or ELF vmlinux
+  std::string initrd;               // path, or empty
+  std::string append;               // the guest kernel's command line
+  std::vector<DriveConfig> drives;  // /dev/vda and on
+  bool snapshot = false;            // of all drives that can be written
+  uint64_t memory = kGiB;           // bytes, a multiple of 1 MiB
   uint32_t vcpus = 1;
   std::string engine = "auto";         // auto, kvm, soft
   std::string cpu = "host";            // the processor model

@@ -45,12 +45,17 @@ Result<std::unique_ptr<Machine>> Machine::create(const Parts& parts) {
 }
 
 Machine::~Machine() {
-  ending_ = true;
+  {
+    MutexLock lock(mutex_);
+    ending_ = true;
+    resumed_.notify_all();
+  }
   for (const auto& processor : processors_) {
     if (!processor->thread.joinable()) continue;
     processor->vcpu->kick();
     processor->thread.join();
   }
+  stop_devices();
 }
 
 Result<> Machine::load_memory() {
@@ -109,7 +114,58 @@ Result<> Machine::build() {
                         .clock = *clock_,
                         .power_off = [this] { end(Outcome::PowerOff); },
                         .reset = [this] { end(Outcome::Reset); }}));
+  TRY(create_devices());
+  return pc_->start();
+}
+
+Result<> Machine::create_devices() {
+  for (const auto& drive : parts_.drives)
+    TRY(plug(drive->make_device({.pause =
+                                     [this](const std::string& why) {
+                                       log::warning("{}: the guest stands still, and goes on when that has changed", why);
+                                       pause();
+                                     },
+                                 .resume =
+                                     [this] {
+                                       log::warning("the guest goes on");
+                                       resume();
+                                     }}),
+             drive->config().packed));
   return {};
+}
+
+Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, bool packed) {
+  const auto attach = [this](uint64_t address, int eventfd) -> std::shared_ptr<void> {
+    auto doorbell = vm_->create_doorbell({.address = address, .eventfd = eventfd});
+    if (!doorbell) log::debug("doorbell at {:#x}: {}", address, doorbell.error().message);
+    return doorbell ? std::shared_ptr<engine::DoorbellEvent>(std::move(*doorbell)) : nullptr;
+  };
+  virtio_.push_back(TRY(devices::virtio::PciTransport::create(std::move(device), *memory_, attach, {.packed = packed})));
+  return pc_->plug(*virtio_.back());
+}
+
+// Their threads use guest memory and interrupt until this has returned.
+void Machine::stop_devices() {
+  for (const auto& transport : virtio_) transport->shut_down();
+}
+
+void Machine::pause() {
+  MutexLock lock(mutex_);
+  if (pauses_++ != 0) return;
+  paused_ = true;
+  for (const auto& processor : processors_) processor->vcpu->kick();
+}
+
+void Machine::resume() {
+  MutexLock lock(mutex_);
+  if (--pauses_ != 0) return;
+  paused_ = false;
+  resumed_.notify_all();
+}
+
+void Machine::wait_while_paused() {
+  MutexLock lock(mutex_);
+  while (pauses_ != 0 && !ending_) lock.wait(resumed_);
 }
 
 void Machine::end(Outcome outcome, std::string reason) {
@@ -139,11 +195,13 @@ Outcome Machine::run() {
   Outcome outcome = Outcome::Quit;
   {
     MutexLock lock(mutex_);
+    resumed_.notify_all();
     outcome = outcome_.value_or(Outcome::Quit);
   }
   if (outcome == Outcome::Quit) parts_.serial.shut_down();  // a vCPU may wait for a reader that never comes
   for (const auto& processor : processors_) processor->vcpu->kick();
   for (const auto& processor : processors_) processor->thread.join();
+  stop_devices();
   return outcome;
 }
 
@@ -156,6 +214,7 @@ std::string Machine::dump() {
 void Machine::run_processor(Processor& processor, uint32_t number) {
   prctl(PR_SET_NAME, fmt::format("vcpu{}", number).c_str());
   while (!ending_) {
+    if (paused_) wait_while_paused();
     const auto result = processor.vcpu->run();
     if (!result) return end(Outcome::EngineFailed, fmt::format("vcpu{}: {}", number, result.error().message));
     if (*result == engine::RunResult::Exit)

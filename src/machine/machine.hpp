@@ -16,8 +16,10 @@
 #include "base/event_loop.hpp"
 #include "base/mutex.hpp"
 #include "console/backend.hpp"
+#include "devices/virtio/pci_transport.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/config.hpp"
+#include "machine/drive.hpp"
 #include "machine/kernel.hpp"
 #include "machine/pc.hpp"
 
@@ -42,6 +44,7 @@ class Machine {
     EventLoop& loop;
     console::Backend& serial;
     int debug_console = -1;
+    std::span<const std::unique_ptr<Drive>> drives;
   };
   static Result<std::unique_ptr<Machine>> create(const Parts& parts);
   ~Machine();
@@ -52,6 +55,10 @@ class Machine {
   [[nodiscard]] Outcome run();
   void press_power_button() { pc_->press_power_button(); }
   void end(Outcome outcome, std::string reason = {}) LODGE_EXCLUDES(mutex_);  // any thread; the first one counts
+
+  // The vCPUs stand still until every pause() has its resume(). Any thread; returns at once.
+  void pause() LODGE_EXCLUDES(mutex_);
+  void resume() LODGE_EXCLUDES(mutex_);
 
   [[nodiscard]] std::string reason() LODGE_EXCLUDES(mutex_);  // one line, for a crash
   [[nodiscard]] std::string dump();                           // all vCPUs; after run()
@@ -69,6 +76,10 @@ class Machine {
   [[nodiscard]] Result<> load_memory();
   [[nodiscard]] Result<> create_slots();
   [[nodiscard]] Result<> create_processors();
+  [[nodiscard]] Result<> create_devices();
+  [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, bool packed);
+  void stop_devices();
+  void wait_while_paused() LODGE_EXCLUDES(mutex_);
   void run_processor(Processor& processor, uint32_t number);
   void handle_exit(kvm_run& run);
   void handle_port(kvm_run& run);
@@ -82,12 +93,16 @@ class Machine {
   std::unique_ptr<memory::GuestMemory> memory_;
   std::unique_ptr<engine::Vm> vm_;
   std::unique_ptr<Clock> clock_;  // the chips'
+  std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
   std::unique_ptr<Pc> pc_;
   std::vector<std::unique_ptr<Processor>> processors_;
   std::atomic<bool> ending_ = false;
   uint64_t next_watch_ns_ = 0;
   EventLoop::Handle watch_ = 0;
   Mutex mutex_;
+  std::condition_variable resumed_;
+  unsigned pauses_ LODGE_GUARDED_BY(mutex_) = 0;
+  std::atomic<bool> paused_ = false;
   std::optional<Outcome> outcome_ LODGE_GUARDED_BY(mutex_);
   std::string reason_ LODGE_GUARDED_BY(mutex_);
 };

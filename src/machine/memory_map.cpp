@@ -17,7 +17,9 @@ std::vector<E820Entry> e820(const MemoryMap& map) {
   std::vector<E820Entry> entries{{0, kEbda, E820Type::Ram},
                                  {kEbda, kEbdaEnd - kEbda, E820Type::Reserved},
                                  {kRom, kRomEnd - kRom, E820Type::Reserved},
-                                 {kHighMemory, map.low_end - kHighMemory, E820Type::Ram}};
+                                 {kHighMemory, map.low_end - kHighMemory, E820Type::Ram},
+                                 // An operating system uses the ECAM only if it is reserved (PCI Firmware 3.2, 4.1.2).
+                                 {kPciConfiguration, kPciConfigurationBytes, E820Type::Reserved}};
   if (map.above_size > 0) entries.push_back({kAbove4G, map.above_size, E820Type::Ram});
   return entries;
 }

@@ -5,7 +5,9 @@
 //   0xa0000    256 KiB              nothing (VGA and option ROMs on other PCs)
 //   0xe0000    128 KiB              ROM: RSDP and ACPI tables
 //   0x100000   up to 3 GiB          RAM
-//   3 GiB      1 GiB                the hole: PCI, IOAPIC 0xfec00000, local APICs 0xfee00000
+//   3 GiB      512 MiB              PCI devices
+//   0xe0000000 1 MiB                PCI configuration space (ECAM)
+//   ...        to 4 GiB             nothing but IOAPIC 0xfec00000 and local APICs 0xfee00000
 //   4 GiB                           the rest of RAM
 #pragma once
 
@@ -21,6 +23,8 @@ constexpr uint64_t kRom = 0xe0000, kRomEnd = 0x100000;
 constexpr uint64_t kHighMemory = 0x100000;
 constexpr uint64_t kHole = uint64_t{3} << 30;
 constexpr uint64_t kAbove4G = uint64_t{4} << 30;
+constexpr uint64_t kPciMemory = kHole, kPciMemoryBytes = uint64_t{512} << 20;
+constexpr uint64_t kPciConfiguration = kPciMemory + kPciMemoryBytes, kPciConfigurationBytes = uint64_t{1} << 20;
 constexpr uint64_t kIoapic = 0xfec00000, kLocalApic = 0xfee00000;
 
 struct MemoryMap {

@@ -72,8 +72,36 @@ Result<> Pc::attach_all() {
   TRY(ports_.attach(kPortCom1, 8, com1_, "com1"));
   TRY(ports_.attach(kPortOvmfConsole, 1, ovmf_console_, "debug console"));
   TRY(ports_.attach(acpi::kPmBase, devices::AcpiPm::kBlockBytes, acpi_, "acpi"));
-  return ports_.attach(kPortResetControl, 1, reset_control_, "reset control");
+  // 0xCF9 lies within the dword at 0xCF8 by which PCI configuration is reached: a byte there is the reset control's.
+  TRY(beside_pci_.attach(kPortResetControl, 1, reset_control_, "reset control"));
+  return attach_pci();
 }
+
+Result<> Pc::attach_pci() {
+  using devices::pci::HostBridge;
+  std::array<devices::IrqPin, HostBridge::kPins> lines;
+  for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = pin(acpi::kFirstPciIrq + i);
+  constexpr uint8_t kNoPicLine = 0xff;  // PCI 3.0, 6.2.4: these lines reach the IOAPIC only
+  pci_ = TRY(HostBridge::create({.ports = ports_,
+                                 .memory = mmio_,
+                                 .beside_config_address = beside_pci_,
+                                 .io = {acpi::kPciPorts, 0x10000 - acpi::kPciPorts},
+                                 .memory32 = {kPciMemory, kPciMemoryBytes},
+                                 .memory64 = {},
+                                 .ecam = kPciConfiguration,
+                                 .send_message = [this](uint64_t address, uint32_t data) { send_message(address, data); },
+                                 .lines = lines,
+                                 .interrupt_numbers = {kNoPicLine, kNoPicLine, kNoPicLine, kNoPicLine}}));
+  return {};
+}
+
+// Whatever the guest has written as its message: one that is none goes nowhere, as on the bus.
+void Pc::send_message(uint64_t address, uint32_t data) const {
+  const kvm_msi message{.address_lo = static_cast<uint32_t>(address), .address_hi = static_cast<uint32_t>(address >> 32), .data = data};
+  if (const auto sent = vm_.signal_msi(message); !sent) log::debug("MSI to {:#x}: {}", address, sent.error().message);
+}
+
+Result<> Pc::plug(devices::pci::Function& function) { return pci_->plug(function, next_pci_device_++); }
 
 void Pc::connect_host() {
   host_.serial.set_sink(

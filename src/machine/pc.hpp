@@ -16,6 +16,7 @@
 #include "devices/chipset_ports.hpp"
 #include "devices/i8042.hpp"
 #include "devices/mc146818.hpp"
+#include "devices/pci/host_bridge.hpp"
 #include "devices/serial_port.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/memory_map.hpp"
@@ -39,14 +40,20 @@ class Pc {
 
   [[nodiscard]] const devices::PortBus& ports() const { return ports_; }
   [[nodiscard]] const devices::MmioBus& mmio() const { return mmio_; }
+  // Puts a function onto the PCI bus, in the next free place; it must outlive the board. All before start().
+  Result<> plug(devices::pci::Function& function);
+  // What firmware does at power-on; then the guest may run.
+  Result<> start() { return pci_->assign_resources(); }
   void press_power_button() { acpi_.press_power_button(); }
 
  private:
   Pc(engine::Vm& vm, Host host);
   [[nodiscard]] Result<> attach_all();
+  [[nodiscard]] Result<> attach_pci();
   void connect_host();
   [[nodiscard]] devices::IrqPin pin(uint32_t gsi) const;
   [[nodiscard]] devices::IrqPin rtc_pin();
+  void send_message(uint64_t address, uint32_t data) const;
   void debug_byte(uint8_t byte) const;
 
   engine::Vm& vm_;
@@ -60,8 +67,11 @@ class Pc {
   devices::PostCode post_code_;
   devices::DebugConsole bochs_console_;
   devices::DebugConsole ovmf_console_;
+  devices::PortBus beside_pci_;  // ports under those of the PCI host bridge
   devices::PortBus ports_;
   devices::MmioBus mmio_;
+  std::unique_ptr<devices::pci::HostBridge> pci_;
+  unsigned next_pci_device_ = 1;
   std::vector<EventLoop::Handle> deadlines_;
 };
 

@@ -5,6 +5,8 @@
 #include <charconv>
 #include <vector>
 
+#include "control/run/drive_option.hpp"
+
 namespace lodge::control {
 
 namespace {
@@ -34,6 +36,16 @@ constexpr auto
                      [](Config& config, std::string_view value) { return set_text(config.initrd, value); }},
                     {"--append", "", "STRING", "the kernel's command line, such as \"console=ttyS0\"", false,
                      [](Config& config, std::string_view value) { return set_text(config.append, value); }},
+                    {"--drive", "", "file=IMAGE[,SETTING...]", "a disk, with settings: see below", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       config.drives.push_back(TRY(parse_drive(value)));
+                       return {};
+                     }},
+                    {"--snapshot", "", "", "no disk is changed: what is written to any goes with the machine", false,
+                     [](Config& config, std::string_view) -> Result<> {
+                       config.snapshot = true;
+                       return {};
+                     }},
                     {"--memory", "-m", "SIZE", "the guest's memory: MiB, or with K, M, G or T; at least 16M (default 1G)", false,
                      [](Config& config, std::string_view value) -> Result<> {
                        config.memory = TRY(parse_size(value));
@@ -136,6 +148,10 @@ Result<Config> parse_run_options(std::span<const std::string> arguments) {
   Config config;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string_view argument = arguments[i];
+    if (!argument.starts_with('-')) {
+      config.drives.push_back(plain_drive(argument));
+      continue;
+    }
     // "--name=value" and "--name value".
     const size_t equals = argument.starts_with("--") ? argument.find('=') : std::string_view::npos;
     const std::string_view name = argument.substr(0, equals);
@@ -154,12 +170,15 @@ Result<Config> parse_run_options(std::span<const std::string> arguments) {
     if (const auto applied = option->apply(config, value); !applied) return fail(ErrorKind::Usage, "{}: {}", name, applied.error().message);
   }
   if (config.name.empty()) config.name = default_name(config.kernel);
+  for (machine::DriveConfig& drive : config.drives) drive.image.snapshot |= config.snapshot && !drive.device.read_only;
   TRY(machine::validate(config));
   return config;
 }
 
 std::string run_help() {
-  std::string text = "Usage: lodge run --kernel FILE [options]\n\nOptions:\n";
+  std::string text =
+      "Usage: lodge run --kernel FILE [options] [DISK...]\n\nA DISK is an image as for --drive file=DISK: /dev/vda in the guest, and "
+      "on.\n\nOptions:\n";
   for (const Option& option : kOptions) {
     if (option.hidden) continue;
     std::string left = "  ";
@@ -168,6 +187,7 @@ std::string run_help() {
     if (!option.argument.empty()) left += fmt::format(" {}", option.argument);
     text += fmt::format("{}\n      {}\n", left, option.help);
   }
+  text += drive_help();
   text +=
       "\nOn a terminal: Ctrl-A x quits, Ctrl-A h shows the keys, Ctrl-A Ctrl-A types Ctrl-A.\n"
       "SIGTERM and SIGINT press the guest's power button; a second one ends it.\n"

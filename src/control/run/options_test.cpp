@@ -65,6 +65,17 @@ TEST(RunOptions, AllOfThem) {
   EXPECT_EQ(config.name, "web");
 }
 
+TEST(RunOptions, DisksInTheirOrder) {
+  const auto config = parse({"one.img", "--drive", "file=two.qcow2,format=qcow2,readonly=on", "three.img", "--snapshot"});
+  ASSERT_EQ(config.drives.size(), 3u);
+  EXPECT_EQ(config.drives[0].file, "one.img");
+  EXPECT_TRUE(config.drives[0].image.snapshot);
+  EXPECT_EQ(config.drives[1].file, "two.qcow2");
+  EXPECT_FALSE(config.drives[1].image.snapshot) << "it cannot be written anyway";
+  EXPECT_TRUE(config.drives[1].device.read_only);
+  EXPECT_EQ(config.drives[2].file, "three.img");
+}
+
 TEST(RunOptions, EqualsSignAndLongNames) {
   const auto config = parse({"--memory=64", "--cpus=2", "--append=root=/dev/vda ro"});
   EXPECT_EQ(config.memory, 64u << 20);
@@ -75,7 +86,8 @@ TEST(RunOptions, EqualsSignAndLongNames) {
 TEST(RunOptions, MessagesNameTheArgument) {
   EXPECT_NE(refusal({"--kernal", "x"}).find("--kernal"), std::string::npos);
   EXPECT_NE(refusal({"--kernel"}).find("--kernel FILE"), std::string::npos);
-  EXPECT_NE(refusal({"stray"}).find("stray"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "--drive", "file=a,reed=on"}).find("--drive: there is no setting 'reed'"), std::string::npos);
+  EXPECT_NE(refusal({"disk.img"}).find("--kernel FILE"), std::string::npos) << "there is nothing that boots from a disk";
   EXPECT_NE(refusal({"--kernel", "k", "-m", "lots"}).find("-m"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "-c", "two"}).find("'two'"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "-c", "0"}).find("-c 0"), std::string::npos);

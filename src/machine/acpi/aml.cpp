@@ -107,7 +107,7 @@ Aml eisa_id(std::string_view id) {
 
 Aml buffer(const Aml& bytes) { return with_length({kBufferOp}, sequence(integer(bytes.size()), bytes)); }
 
-Aml package(std::initializer_list<Aml> elements) {
+Aml package(std::span<const Aml> elements) {
   Aml content{static_cast<uint8_t>(elements.size())};
   for (const Aml& element : elements) content.insert(content.end(), element.begin(), element.end());
   return with_length({kPackageOp}, content);
@@ -132,6 +132,45 @@ Aml irq(unsigned line) {
   Aml out{0x22};  // IRQ descriptor (6.4.2.1) without flags: edge, active high, exclusive
   append_little(out, uint64_t{1} << line, 2);
   return out;
+}
+
+Aml fixed_memory(uint32_t base, uint32_t length) {
+  Aml out{0x86, 9, 0, 1};  // 32-bit fixed memory range descriptor (6.4.3.4), read and write
+  append_little(out, base, 4);
+  append_little(out, length, 4);
+  return out;
+}
+
+namespace {
+
+// Address space descriptors (6.4.3.5): tag, length of what follows, resource type, flags, then granularity, minimum, maximum,
+// translation and length in numbers of so many bytes. Bounds are fixed: both ends (6.4.3.5, general flags).
+Aml address_space(uint8_t tag, unsigned bytes, uint8_t type, uint8_t type_flags, uint64_t first, uint64_t last) {
+  constexpr uint8_t kBothFixed = 0b1100;
+  Aml out{tag};
+  append_little(out, 3 + 5 * bytes, 2);
+  out.push_back(type);
+  out.push_back(kBothFixed);
+  out.push_back(type_flags);
+  for (const uint64_t value : {uint64_t{0}, first, last, uint64_t{0}, last - first + 1}) append_little(out, value, bytes);
+  return out;
+}
+
+constexpr uint8_t kWord = 0x88, kDWord = 0x87;
+constexpr uint8_t kMemory = 0, kIo = 1, kBusNumbers = 2;
+
+}  // namespace
+
+Aml bus_numbers(uint16_t first, uint16_t last) { return address_space(kWord, 2, kBusNumbers, 0, first, last); }
+
+Aml port_window(uint16_t base, uint32_t length) {
+  constexpr uint8_t kEntireRange = 3;  // ISA and non-ISA addresses
+  return address_space(kWord, 2, kIo, kEntireRange, base, base + length - 1);
+}
+
+Aml memory_window(uint32_t base, uint32_t length) {
+  constexpr uint8_t kReadWrite = 1;
+  return address_space(kDWord, 4, kMemory, kReadWrite, base, uint64_t{base} + length - 1);
 }
 
 Aml resources(const Aml& descriptors) { return buffer(sequence(descriptors, kEndTag)); }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -24,7 +25,8 @@ template <typename... Terms>
 [[nodiscard]] Aml string(std::string_view text);
 [[nodiscard]] Aml eisa_id(std::string_view id);  // "PNP0501" as an integer
 [[nodiscard]] Aml buffer(const Aml& bytes);
-[[nodiscard]] Aml package(std::initializer_list<Aml> elements);
+[[nodiscard]] Aml package(std::span<const Aml> elements);  // at most 255
+[[nodiscard]] inline Aml package(std::initializer_list<Aml> elements) { return package(std::span(elements.begin(), elements.size())); }
 [[nodiscard]] Aml name(std::string_view path, const Aml& value);
 [[nodiscard]] Aml scope(std::string_view path, const Aml& content);
 [[nodiscard]] Aml device(std::string_view path, const Aml& content);
@@ -32,6 +34,11 @@ template <typename... Terms>
 // Resource descriptors (6.4), to be joined and wrapped by resources().
 [[nodiscard]] Aml io_ports(uint16_t base, uint8_t length);  // fixed, 16-bit decode
 [[nodiscard]] Aml irq(unsigned line);                       // edge, active high, exclusive
-[[nodiscard]] Aml resources(const Aml& descriptors);        // ResourceTemplate
+[[nodiscard]] Aml fixed_memory(uint32_t base, uint32_t length);
+// What a bridge passes on to its bus (6.4.3.5): bus numbers, ports, memory that is not cacheable.
+[[nodiscard]] Aml bus_numbers(uint16_t first, uint16_t last);
+[[nodiscard]] Aml port_window(uint16_t base, uint32_t length);
+[[nodiscard]] Aml memory_window(uint32_t base, uint32_t length);
+[[nodiscard]] Aml resources(const Aml& descriptors);  // ResourceTemplate
 
 }  // namespace lodge::machine::acpi

@@ -6,6 +6,7 @@
 
 #include "devices/acpi_pm.hpp"
 #include "devices/chipset_ports.hpp"
+#include "devices/pci/host_bridge.hpp"
 #include "machine/acpi/aml.hpp"
 #include "machine/memory_map.hpp"
 
@@ -145,6 +146,24 @@ Aml isa_device(std::string_view path, std::string_view id, const Aml& descriptor
   return device(path, sequence(name("_HID", eisa_id(id)), name("_STA", integer(kPresentEnabled)), name("_CRS", resources(descriptors))));
 }
 
+// The PCI bus, with the lines of its devices' pins (6.2.13), and the memory of its configuration space, which must be reserved by some
+// other device (PCI Firmware 3.2, 4.1.2).
+Aml pci_bus() {
+  using devices::pci::HostBridge;
+  std::vector<Aml> routes;
+  for (uint32_t device = 1; device < HostBridge::kDevices; ++device)
+    for (uint32_t pin = 0; pin < HostBridge::kPins; ++pin)
+      routes.push_back(package(
+          {integer(device << 16 | 0xffff), integer(pin), integer(0), integer(kFirstPciIrq + HostBridge::line_of(device, pin + 1))}));
+  const Aml windows = sequence(bus_numbers(0, 0), io_ports(HostBridge::kConfigAddress, 8), port_window(kPciPorts, 0x10000 - kPciPorts),
+                               memory_window(kPciMemory, kPciMemoryBytes));
+  const Aml bus = device("PCI0", sequence(name("_HID", eisa_id("PNP0A03")), name("_UID", integer(0)), name("_BBN", integer(0)),
+                                          name("_CRS", resources(windows)), name("_PRT", package(routes))));
+  const Aml configuration = device("ECAM", sequence(name("_HID", eisa_id("PNP0C02")), name("_UID", integer(0)),
+                                                    name("_CRS", resources(fixed_memory(kPciConfiguration, kPciConfigurationBytes)))));
+  return sequence(bus, configuration);
+}
+
 Aml processors(uint32_t vcpus) {
   Aml all;
   for (uint32_t i = 0; i < vcpus; ++i) {
@@ -179,9 +198,10 @@ Rsdp build_rsdp(uint64_t xsdt) {
 }  // namespace
 
 std::vector<uint8_t> build_dsdt(uint32_t vcpus) {
-  const Aml devices = sequence(isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
-                               isa_device("RTC", "PNP0B00", sequence(io_ports(0x70, 2), irq(8))),
-                               isa_device("KBD", "PNP0303", sequence(io_ports(0x60, 1), io_ports(0x64, 1), irq(1))), processors(vcpus));
+  const Aml devices =
+      sequence(isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
+               isa_device("RTC", "PNP0B00", sequence(io_ports(0x70, 2), irq(8))),
+               isa_device("KBD", "PNP0303", sequence(io_ports(0x60, 1), io_ports(0x64, 1), irq(1))), pci_bus(), processors(vcpus));
   const Aml s5 = package({integer(AcpiPm::kSleepTypeS5), integer(AcpiPm::kSleepTypeS5), integer(0), integer(0)});
   std::vector<uint8_t> out;
   append(out, make_header("DSDT", 2));
@@ -203,6 +223,22 @@ std::vector<uint8_t> build_madt(uint32_t vcpus) {
   append(out, MadtOverride{.source = 0, .gsi = 2, .flags = kBusDefault});  // the 8254 at IOAPIC input 2, as on PCs
   append(out, MadtOverride{.source = kSciIrq, .gsi = kSciIrq, .flags = kActiveHighLevel});
   append(out, MadtLocalNmi{});
+  return finish(std::move(out));
+}
+
+// PCI Firmware 3.2, tables 4-2 and 4-3: one allocation.
+std::vector<uint8_t> build_mcfg() {
+  struct [[gnu::packed]] Body {
+    uint64_t reserved = 0;
+    uint64_t base = kPciConfiguration;
+    uint16_t segment = 0;
+    uint8_t first_bus = 0, last_bus = 0;
+    uint32_t reserved_behind = 0;
+  };
+  static_assert(sizeof(Body) == 24);
+  std::vector<uint8_t> out;
+  append(out, make_header("MCFG", 1));
+  append(out, Body{});
   return finish(std::move(out));
 }
 
@@ -259,7 +295,7 @@ Result<uint64_t> place_tables(memory::GuestMemory& memory, uint32_t vcpus) {
   if (!memory.write(kFacs, std::as_bytes(std::span(&facs, 1)))) return fail(ErrorKind::Internal, "no memory for the FACS");
 
   const uint64_t dsdt = TRY(place(build_dsdt(vcpus)));
-  const std::array<uint64_t, 2> tables{TRY(place(build_fadt(dsdt, kFacs))), TRY(place(build_madt(vcpus)))};
+  const std::array<uint64_t, 3> tables{TRY(place(build_fadt(dsdt, kFacs))), TRY(place(build_madt(vcpus))), TRY(place(build_mcfg()))};
   const Rsdp rsdp = build_rsdp(TRY(place(build_xsdt(tables))));
   if (!memory.write(kRom, std::as_bytes(std::span(&rsdp, 1)))) return fail(ErrorKind::Internal, "no memory for the RSDP");
   return kRom;

@@ -11,8 +11,11 @@ namespace lodge::machine::acpi {
 
 constexpr uint16_t kPmBase = 0x600;  // ports of devices::AcpiPm
 constexpr uint8_t kSciIrq = 9;
+constexpr uint16_t kPciPorts = 0xc000;  // to the end: what PCI devices can have
+constexpr uint8_t kFirstPciIrq = 16;    // IOAPIC inputs of the four PCI lines
 
 [[nodiscard]] std::vector<uint8_t> build_dsdt(uint32_t vcpus);
+[[nodiscard]] std::vector<uint8_t> build_mcfg();
 [[nodiscard]] std::vector<uint8_t> build_madt(uint32_t vcpus);
 [[nodiscard]] std::vector<uint8_t> build_fadt(uint64_t dsdt, uint64_t facs);
 

@@ -34,6 +34,7 @@ TEST(AcpiTables, HeadersAreValid) {
   expect_valid(build_dsdt(1), "DSDT");
   expect_valid(build_madt(1), "APIC");
   expect_valid(build_fadt(0xe0100, 0x9f400), "FACP");
+  expect_valid(build_mcfg(), "MCFG");
 }
 
 TEST(AcpiTables, MadtListsProcessorsIoapicAndOverrides) {
@@ -63,6 +64,15 @@ TEST(AcpiTables, MadtListsProcessorsIoapicAndOverrides) {
   EXPECT_EQ(overrides, 2);
 }
 
+// PCI Firmware 3.2, table 4-3.
+TEST(AcpiTables, McfgTellsWhereConfigurationSpaceIs) {
+  const auto mcfg = build_mcfg();
+  ASSERT_EQ(mcfg.size(), 60u);
+  EXPECT_EQ(load32(mcfg, 44), kPciConfiguration);
+  EXPECT_EQ(load32(mcfg, 48), 0u);
+  EXPECT_EQ(load32(mcfg, 52), 0u) << "segment group 0, bus 0 to bus 0";
+}
+
 TEST(AcpiTables, FadtOffersPowerButtonResetAndNoSmi) {
   const auto fadt = build_fadt(0xe0100, 0x9f400);
   EXPECT_EQ(load32(fadt, 48), 0u) << "SMI_CMD: ACPI mode is always on";
@@ -85,10 +95,10 @@ TEST(AcpiTables, RsdpInMemoryLeadsToAllTables) {
   EXPECT_EQ(sum(std::span(root).first(20)), 0);
   EXPECT_EQ(sum(root), 0);
   const uint64_t xsdt_at = load32(root, 24);
-  std::array<uint8_t, 52> xsdt;
+  std::array<uint8_t, 60> xsdt;
   ASSERT_TRUE((*memory)->read(xsdt_at, std::as_writable_bytes(std::span(xsdt))));
   expect_valid(xsdt, "XSDT");
-  for (size_t entry : {36, 44}) {
+  for (size_t entry : {36, 44, 52}) {
     const uint64_t at = load32(xsdt, entry);
     EXPECT_GE(at, kRom);
     EXPECT_LT(at, kRomEnd);
@@ -111,6 +121,8 @@ TEST(AcpiTables, IaslDisassemblesTheDsdt) {
   EXPECT_NE(text.str().find("_S5"), std::string::npos);
   EXPECT_NE(text.str().find("PNP0501"), std::string::npos);
   EXPECT_NE(text.str().find("0x03F8"), std::string::npos);
+  EXPECT_NE(text.str().find("PNP0A03"), std::string::npos);
+  EXPECT_NE(text.str().find("0x001FFFFF"), std::string::npos) << "routes up to the last device";
   EXPECT_NE(text.str().find("C0FD"), std::string::npos) << "the last of 254 processors";
   EXPECT_EQ(system(("rm -r '" + folder + "'").c_str()), 0);
 }

@@ -1,0 +1,141 @@
+#include "control/run/drive_option.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <vector>
+
+#include "base/settings.hpp"
+
+namespace lodge::control {
+
+namespace {
+
+using devices::virtio::BlockOptions;
+using devices::virtio::OnError;
+using machine::DriveConfig;
+
+struct DriveSetting {
+  std::string_view name, values, help;
+  Result<> (*apply)(DriveConfig& drive, std::string_view value);
+};
+
+Result<OnError> parse_on_error(std::string_view value, bool write) {
+  if (value == "report") return OnError::Report;
+  if (value == "stop") return OnError::Stop;
+  if (value == "ignore") return OnError::Ignore;
+  if (value == "enospc" && write) return OnError::StopOnSpace;
+  return fail(ErrorKind::Usage, "'{}' is not report, stop{} or ignore", value, write ? ", enospc" : "");
+}
+
+Result<> set_switch(bool& field, std::string_view value) {
+  field = TRY(parse_switch(value));
+  return {};
+}
+
+Result<uint16_t> parse_count(std::string_view value, uint16_t most) {
+  uint16_t count = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
+  if (error != std::errc() || end != value.data() + value.size() || count == 0 || count > most)
+    return fail(ErrorKind::Usage, "'{}' is not a number from 1 to {}", value, most);
+  return count;
+}
+
+constexpr auto kSettings = std::to_array<DriveSetting>({
+    {"file", "NAME", "the image: a file, a block device, or an NBD export (nbd://..., nbd+unix://...)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       if (value.empty()) return fail(ErrorKind::Usage, "no name of an image");
+       drive.file = value;
+       return {};
+     }},
+    {"format", "raw|qcow2", "its format (default: by looking at it)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       drive.image.format = TRY(block::parse_format(value));
+       return {};
+     }},
+    {"snapshot", "on|off", "write to a temporary file that is gone with the machine (default off)",
+     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.image.snapshot, value); }},
+    {"readonly", "on|off", "the guest can only read (default off)",
+     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.device.read_only, value); }},
+    {"cache", "writeback|writethrough|none|directsync|unsafe", "the host's page cache and flushes, as QEMU names them (default writeback)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       drive.image.cache = TRY(block::parse_cache(value));
+       return {};
+     }},
+    {"discard", "unmap|ignore", "what the guest discards is given back to the host, or not (default unmap)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       const bool unmap = value == "unmap" || value == "on";
+       if (!unmap && value != "ignore" && value != "off") return fail(ErrorKind::Usage, "'{}' is neither unmap nor ignore", value);
+       drive.image.discard = drive.device.discard = unmap;
+       return {};
+     }},
+    {"werror", "enospc|report|stop|ignore",
+     "when a write fails: the machine stands still for lack of space (the default), the guest sees it, the machine stands still, nothing",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       drive.device.on_write_error = TRY(parse_on_error(value, true));
+       return {};
+     }},
+    {"rerror", "report|stop|ignore", "the same for reads (default report)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       drive.device.on_read_error = TRY(parse_on_error(value, false));
+       return {};
+     }},
+    {"serial", "TEXT", "the disk's serial number, at most 20 characters (/dev/disk/by-id/virtio-TEXT)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       if (value.size() > 20) return fail(ErrorKind::Usage, "'{}' has more than 20 characters", value);
+       drive.device.serial = value;
+       return {};
+     }},
+    {"queues", "NUMBER", "virtqueues, 1 to 64 (default 1)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       drive.device.queues = TRY(parse_count(value, BlockOptions::kMostQueues));
+       return {};
+     }},
+    {"packed", "on|off", "offer packed virtqueues (default off)",
+     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.packed, value); }},
+    {"if", "virtio", "how the disk is connected: the only way that there is",
+     [](DriveConfig&, std::string_view value) -> Result<> {
+       if (value != "virtio") return fail(ErrorKind::Usage, "there is no interface '{}': disks are connected by virtio", value);
+       return {};
+     }},
+});
+
+}  // namespace
+
+Result<DriveConfig> parse_drive(std::string_view text) {
+  DriveConfig drive;
+  std::vector<std::string> seen;
+  for (const Setting& setting : split_settings(text)) {
+    if (setting.name.empty())
+      return fail(ErrorKind::Usage, "'{}' is not a setting: give file=NAME and others with '=' (a comma in a name is written twice)",
+                  setting.value);
+    const auto* known = std::ranges::find(kSettings, setting.name, &DriveSetting::name);
+    if (known == kSettings.end()) {
+      std::string names;
+      for (const DriveSetting& other : kSettings) names += fmt::format("{}{}", names.empty() ? "" : ", ", other.name);
+      return fail(ErrorKind::Usage, "there is no setting '{}': there are {}", setting.name, names);
+    }
+    if (std::ranges::find(seen, setting.name) != seen.end()) return fail(ErrorKind::Usage, "{} is given twice", setting.name);
+    seen.push_back(setting.name);
+    if (const auto applied = known->apply(drive, setting.value); !applied)
+      return fail(ErrorKind::Usage, "{}={}: {}", setting.name, setting.value, applied.error().message);
+  }
+  if (drive.file.empty()) return fail(ErrorKind::Usage, "no image given: file=NAME is missing");
+  if (drive.image.snapshot && drive.device.read_only)
+    return fail(ErrorKind::Usage, "snapshot=on and readonly=on do not go together: give one of them");
+  return drive;
+}
+
+DriveConfig plain_drive(std::string_view path) {
+  DriveConfig drive;
+  drive.file = path;
+  return drive;
+}
+
+std::string drive_help() {
+  std::string text = "\nSettings of --drive:\n";
+  for (const DriveSetting& setting : kSettings) text += fmt::format("  {}={}\n      {}\n", setting.name, setting.values, setting.help);
+  return text;
+}
+
+}  // namespace lodge::control
