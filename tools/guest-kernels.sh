@@ -4,7 +4,8 @@
 #   tools/guest-kernels.sh [FLAVOUR...]     flavours: amd64 cloud-amd64 686-pae (default: all)
 #
 # For each flavour build/guests/FLAVOUR/ then holds `vmlinuz`, `config`, `release` (what uname -r will say) and
-# `modules/` (the few modules that guests here use). The 686-pae flavour comes with `busybox`, a 32-bit one.
+# `modules/` (the few modules that guests here use; `modules/order` names those that a guest loads, in this order). The
+# 686-pae flavour comes with `busybox`, a 32-bit one.
 # A flavour that cannot be had leaves `unavailable` with the reason in its folder; the exit code is 1 then.
 #
 # apt works on lists of its own below build/guests/apt, so neither root nor a foreign architecture in the system's dpkg
@@ -19,8 +20,15 @@ declare -A meta_package=(
     [cloud-amd64]=linux-image-cloud-amd64
     [686-pae]=linux-image-686-pae:i386
 )
-# irqbypass, kvm, ccp, kvm-amd: the nested machine. button, evdev: a guest that reacts to its power button.
-modules='irqbypass|kvm|ccp|kvm-amd|kvm-intel|button|evdev'
+# What guests load, each after what it needs: the power button, virtio and its devices. Flavours build some of them in.
+guest_modules=(
+    evdev button
+    virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
+    virtio_blk failover net_failover virtio_net rng-core virtio-rng virtio_balloon virtio_console
+)
+# The nested machine's (tools/nested-kvm.py).
+nested_modules=(irqbypass kvm ccp kvm-amd kvm-intel)
+wanted_modules="${guest_modules[*]} ${nested_modules[*]}"
 
 apt_options=(
     -qq
@@ -82,8 +90,13 @@ unpack_kernel() {
     rm -rf "$tree"
     mkdir -p "$tree" "$folder/modules"
     dpkg-deb --fsys-tarfile "$folder/package.deb" | tar -x -C "$tree" --wildcards './boot/vmlinuz-*' './boot/config-*' './lib/modules/*/kernel/*.ko*'
-    find "$tree/lib/modules" -regextype posix-extended -regex ".*/($modules)\.ko(\.xz)?" -exec cp -t "$folder/modules" {} +
+    find "$tree/lib/modules" -regextype posix-extended -regex ".*/(${wanted_modules// /|})\.ko(\.xz)?" -exec cp -t "$folder/modules" {} +
     find "$folder/modules" -name '*.xz' -exec xz -d -f {} +
+    local module
+    for module in "${guest_modules[@]}"; do
+        [[ ! -e $folder/modules/$module.ko ]] || echo "$module.ko"
+    done >"$folder/modules/order"
+    echo "$wanted_modules" >"$folder/modules/wanted"
     mv "$tree"/boot/config-* "$folder/config"
     basename "$tree"/boot/vmlinuz-* | sed 's/^vmlinuz-//' >"$folder/release"
     mv "$tree"/boot/vmlinuz-* "$folder/vmlinuz.new"
@@ -119,10 +132,11 @@ fetch_busybox_i386() {
     return 1
 }
 
-# `vmlinuz` appears last, so that its presence says that the folder is complete.
+# `vmlinuz` appears last, so that its presence says that the folder is complete. A folder of an earlier list of modules is
+# made again.
 provide() {
     local folder=$guests/$1
-    [[ ! -s $folder/vmlinuz ]] || return 0
+    [[ ! -s $folder/vmlinuz || $(cat "$folder/modules/wanted" 2>/dev/null) != "$wanted_modules" ]] || return 0
     rm -rf "$folder"
     fetch_kernel "$1" || return 1
     if [[ $1 == 686-pae ]]; then

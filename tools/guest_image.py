@@ -29,9 +29,9 @@ busybox mount -t devpts devpts /dev/pts 2>/dev/null
 busybox --install -s /bin
 hostname lodge-guest
 cd /root
-for module in evdev button; do
-    [ -e /lib/modules/$module.ko ] && insmod /lib/modules/$module.ko 2>/dev/null
-done
+while read -r module; do
+    insmod /lib/modules/$module || echo "lodge-guest: $module does not load"
+done 2>/dev/null </lib/modules/order
 # The power button arrives as an input event; acpid turns it into `poweroff`.
 if [ -e /dev/input/event0 ]; then
     acpid -l /dev/null -p /run/acpid.pid 2>/dev/null
@@ -158,10 +158,10 @@ def basic_image(busybox="/bin/busybox", modules=None, script=None):
     archive.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", "root:x:0:\n")
     if modules and os.path.isdir(modules):
-        for name in ("evdev.ko", "button.ko"):
-            path = os.path.join(modules, name)
-            if os.path.exists(path):
-                archive.host_file(path, f"lib/modules/{name}")
+        with open(os.path.join(modules, "order"), encoding="utf-8") as stream:
+            names = stream.read().split()
+        for name in [*names, "order"]:
+            archive.host_file(os.path.join(modules, name), f"lib/modules/{name}")
     if script is not None:
         archive.file("lodge-run", script, 0o755)
     return archive
@@ -178,7 +178,7 @@ def main():
     parser = argparse.ArgumentParser(description="Makes an initramfs for a guest.")
     parser.add_argument("--output", required=True, help="the initramfs to write")
     parser.add_argument("--busybox", default="/bin/busybox", help="a static busybox (default: the host's)")
-    parser.add_argument("--modules", help="a folder with button.ko and evdev.ko of the guest's kernel")
+    parser.add_argument("--modules", help="a folder with modules of the guest's kernel (see tools/guest-kernels.sh)")
     parser.add_argument("--program", action="append", default=[], help="a program of the host, with its libraries")
     parser.add_argument("--file", action="append", default=[], metavar="HOST:GUEST", help="a file of the host")
     parser.add_argument("--run", help="a script that the guest runs instead of a prompt; then it powers off")
