@@ -1,6 +1,5 @@
 #include "base/event_loop.hpp"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -12,7 +11,7 @@ namespace lodge {
 Result<std::unique_ptr<EventLoop>> EventLoop::create() {
   std::unique_ptr<EventLoop> loop(new EventLoop);
   loop->wakeup_ = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!loop->wakeup_) return os_fail("eventfd for the main loop");
+  if (!loop->wakeup_) return os_fail("eventfd for an event loop");
   return loop;
 }
 
@@ -26,9 +25,16 @@ EventLoop::Handle EventLoop::add_deadline(std::function<uint64_t()> next, std::f
   return last_handle_;
 }
 
+EventLoop::Handle EventLoop::add_group(std::function<void(std::vector<pollfd>&)> fill,
+                                       std::function<void(std::span<const pollfd>)> polled) {
+  groups_.push_back({++last_handle_, std::move(fill), std::move(polled)});
+  return last_handle_;
+}
+
 void EventLoop::remove(Handle handle) {
   sources_.remove_if([&](const Source& source) { return source.handle == handle; });
   deadlines_.remove_if([&](const Deadline& deadline) { return deadline.handle == handle; });
+  groups_.remove_if([&](const Group& group) { return group.handle == handle; });
 }
 
 void EventLoop::post(std::function<void()> work) {
@@ -100,6 +106,16 @@ void EventLoop::wait_and_dispatch() {
     fds.push_back({source.fd, events, 0});
     handles.push_back(source.handle);
   }
+  struct Part {
+    Handle handle;
+    size_t first, count;
+  };
+  std::vector<Part> parts;
+  for (const Group& group : groups_) {
+    const size_t first = fds.size();
+    group.fill(fds);
+    parts.push_back({group.handle, first, fds.size() - first});
+  }
 
   timespec timeout{};
   const timespec* wait = nullptr;
@@ -109,19 +125,26 @@ void EventLoop::wait_and_dispatch() {
     timeout = {static_cast<time_t>(left / kSecondNs), static_cast<long>(left % kSecondNs)};
     wait = &timeout;
   }
-  if (ppoll(fds.data(), fds.size(), wait, nullptr) <= 0) return;
+  if (ppoll(fds.data(), fds.size(), wait, nullptr) < 0)
+    for (pollfd& fd : fds) fd.revents = 0;
 
   uint64_t count = 0;
   if (fds[0].revents != 0) {
     [[maybe_unused]] const ssize_t got = read(wakeup_.get(), &count, sizeof count);
   }
-  for (size_t i = 1; i < fds.size(); ++i) {
+  for (size_t i = 1; i < handles.size(); ++i) {
     if (fds[i].revents == 0) continue;
     // A callback may have removed this source.
     const auto source = std::ranges::find(sources_, handles[i], &Source::handle);
     if (source == sources_.end()) continue;
     const auto ready = source->ready;
     ready(fds[i].revents);
+  }
+  for (const Part& part : parts) {
+    const auto group = std::ranges::find(groups_, part.handle, &Group::handle);
+    if (group == groups_.end()) continue;
+    const auto polled = group->polled;
+    polled(std::span(fds).subspan(part.first, part.count));
   }
 }
 

@@ -16,6 +16,8 @@ Result<> validate(const Config& config) {
   if (config.vcpus > kMaximumVcpus) return fail(ErrorKind::Usage, "-c {}: a machine has at most {} vCPUs", config.vcpus, kMaximumVcpus);
   if (config.drives.size() > kMaximumDrives)
     return fail(ErrorKind::Usage, "{} drives: a machine has at most {}", config.drives.size(), kMaximumDrives);
+  if (config.nics.size() > kMaximumNics)
+    return fail(ErrorKind::Usage, "{} network cards: a machine has at most {}", config.nics.size(), kMaximumNics);
   if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")
     return fail(ErrorKind::Usage, "unknown engine '{}': use auto, kvm or soft", config.engine);
   if (config.cpu != "host") return fail(ErrorKind::Usage, "unknown processor model '{}': use host", config.cpu);

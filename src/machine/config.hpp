@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "machine/drive.hpp"
+#include "machine/nic.hpp"
 
 namespace lodge::machine {
 
@@ -14,7 +15,7 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 constexpr uint64_t kMinimumMemory = 16 * kMiB;
 constexpr uint64_t kMaximumMemory = uint64_t{1} << 40;
-constexpr size_t kMaximumDrives = 24;
+constexpr size_t kMaximumDrives = 24, kMaximumNics = 4;
 constexpr uint32_t kMaximumVcpus = 254;  // 8-bit APIC ids; 0xff is the broadcast
 
 struct Config {
@@ -23,6 +24,8 @@ struct Config {
   std::string initrd;               // path, or empty
   std::string append;               // the guest kernel's command line
   std::vector<DriveConfig> drives;  // /dev/vda and on
+  std::vector<NicConfig> nics;      // in the order of their PCI numbers
+  bool no_nics = false;             // asked for in so many words
   bool snapshot = false;            // of all drives that can be written
   uint64_t memory = kGiB;           // bytes, a multiple of 1 MiB
   uint32_t vcpus = 1;

@@ -164,8 +164,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop));
   const Fd debug_console = TRY(open_debug_console(config.debug_console));
   const std::unique_ptr<console::Backend> serial = TRY(console::open_backend(config.serial, *loop, [&] { signals->quit(); }));
-  std::vector<std::unique_ptr<Drive>> drives;
-  for (const DriveConfig& drive : config.drives) drives.push_back(TRY(Drive::open(drive, static_cast<unsigned>(drives.size()))));
+  const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config));
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
                                                 .kernel = kernel,
@@ -173,7 +172,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .loop = *loop,
                                                 .serial = *serial,
                                                 .debug_console = debug_console.get(),
-                                                .drives = drives},
+                                                .peripherals = *peripherals},
                                                *signals));
   if (signals->ended_by() != 0) {
     // Whoever sent the signal sees that it ended the process.

@@ -119,7 +119,10 @@ Result<> Machine::build() {
 }
 
 Result<> Machine::create_devices() {
-  for (const auto& drive : parts_.drives)
+  unsigned number = kFirstNicDevice;
+  for (const auto& nic : parts_.peripherals.nics()) TRY(plug(nic->make_device(), number++, nic->config().packed));
+  number = kFirstDriveDevice;
+  for (const auto& drive : parts_.peripherals.drives())
     TRY(plug(drive->make_device({.pause =
                                      [this](const std::string& why) {
                                        log::warning("{}: the guest stands still, and goes on when that has changed", why);
@@ -130,18 +133,18 @@ Result<> Machine::create_devices() {
                                        log::warning("the guest goes on");
                                        resume();
                                      }}),
-             drive->config().packed));
+             number++, drive->config().packed));
   return {};
 }
 
-Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, bool packed) {
+Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed) {
   const auto attach = [this](uint64_t address, int eventfd) -> std::shared_ptr<void> {
     auto doorbell = vm_->create_doorbell({.address = address, .eventfd = eventfd});
     if (!doorbell) log::debug("doorbell at {:#x}: {}", address, doorbell.error().message);
     return doorbell ? std::shared_ptr<engine::DoorbellEvent>(std::move(*doorbell)) : nullptr;
   };
   virtio_.push_back(TRY(devices::virtio::PciTransport::create(std::move(device), *memory_, attach, {.packed = packed})));
-  return pc_->plug(*virtio_.back());
+  return pc_->plug(*virtio_.back(), number);
 }
 
 // Their threads use guest memory and interrupt until this has returned.

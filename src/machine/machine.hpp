@@ -19,9 +19,9 @@
 #include "devices/virtio/pci_transport.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/config.hpp"
-#include "machine/drive.hpp"
 #include "machine/kernel.hpp"
 #include "machine/pc.hpp"
+#include "machine/peripherals.hpp"
 
 namespace lodge::machine {
 
@@ -44,7 +44,7 @@ class Machine {
     EventLoop& loop;
     console::Backend& serial;
     int debug_console = -1;
-    std::span<const std::unique_ptr<Drive>> drives;
+    const Peripherals& peripherals;
   };
   static Result<std::unique_ptr<Machine>> create(const Parts& parts);
   ~Machine();
@@ -77,7 +77,7 @@ class Machine {
   [[nodiscard]] Result<> create_slots();
   [[nodiscard]] Result<> create_processors();
   [[nodiscard]] Result<> create_devices();
-  [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, bool packed);
+  [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
   void stop_devices();
   void wait_while_paused() LODGE_EXCLUDES(mutex_);
   void run_processor(Processor& processor, uint32_t number);

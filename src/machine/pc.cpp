@@ -101,8 +101,6 @@ void Pc::send_message(uint64_t address, uint32_t data) const {
   if (const auto sent = vm_.signal_msi(message); !sent) log::debug("MSI to {:#x}: {}", address, sent.error().message);
 }
 
-Result<> Pc::plug(devices::pci::Function& function) { return pci_->plug(function, next_pci_device_++); }
-
 void Pc::connect_host() {
   host_.serial.set_sink(
       {.space = [this] { return com1_.receive_space(); }, .receive = [this](std::span<const uint8_t> bytes) { com1_.receive(bytes); }});

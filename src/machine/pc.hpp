@@ -23,6 +23,9 @@
 
 namespace lodge::machine {
 
+// Device numbers on PCI bus 0. Cards come first, so that their names in the guest stay when disks are added.
+constexpr unsigned kFirstNicDevice = 1, kEntropyDevice = 5, kBalloonDevice = 6, kConsoleDevice = 7, kFirstDriveDevice = 8;
+
 class Pc {
  public:
   struct Host {
@@ -40,8 +43,8 @@ class Pc {
 
   [[nodiscard]] const devices::PortBus& ports() const { return ports_; }
   [[nodiscard]] const devices::MmioBus& mmio() const { return mmio_; }
-  // Puts a function onto the PCI bus, in the next free place; it must outlive the board. All before start().
-  Result<> plug(devices::pci::Function& function);
+  // Puts a function onto the PCI bus as function 0 of device 1 to 31; it must outlive the board. All before start().
+  Result<> plug(devices::pci::Function& function, unsigned device) { return pci_->plug(function, device); }
   // What firmware does at power-on; then the guest may run.
   Result<> start() { return pci_->assign_resources(); }
   void press_power_button() { acpi_.press_power_button(); }
@@ -71,7 +74,6 @@ class Pc {
   devices::PortBus ports_;
   devices::MmioBus mmio_;
   std::unique_ptr<devices::pci::HostBridge> pci_;
-  unsigned next_pci_device_ = 1;
   std::vector<EventLoop::Handle> deadlines_;
 };
 

@@ -1,11 +1,9 @@
 #include "control/run/drive_option.hpp"
 
-#include <algorithm>
 #include <array>
-#include <charconv>
 #include <vector>
 
-#include "base/settings.hpp"
+#include "control/run/setting_table.hpp"
 
 namespace lodge::control {
 
@@ -14,11 +12,7 @@ namespace {
 using devices::virtio::BlockOptions;
 using devices::virtio::OnError;
 using machine::DriveConfig;
-
-struct DriveSetting {
-  std::string_view name, values, help;
-  Result<> (*apply)(DriveConfig& drive, std::string_view value);
-};
+using Row = SettingRow<DriveConfig>;
 
 Result<OnError> parse_on_error(std::string_view value, bool write) {
   if (value == "report") return OnError::Report;
@@ -28,20 +22,7 @@ Result<OnError> parse_on_error(std::string_view value, bool write) {
   return fail(ErrorKind::Usage, "'{}' is not report, stop{} or ignore", value, write ? ", enospc" : "");
 }
 
-Result<> set_switch(bool& field, std::string_view value) {
-  field = TRY(parse_switch(value));
-  return {};
-}
-
-Result<uint16_t> parse_count(std::string_view value, uint16_t most) {
-  uint16_t count = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
-  if (error != std::errc() || end != value.data() + value.size() || count == 0 || count > most)
-    return fail(ErrorKind::Usage, "'{}' is not a number from 1 to {}", value, most);
-  return count;
-}
-
-constexpr auto kSettings = std::to_array<DriveSetting>({
+constexpr auto kSettings = std::to_array<Row>({
     {"file", "NAME", "the image: a file, a block device, or an NBD export (nbd://..., nbd+unix://...)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
        if (value.empty()) return fail(ErrorKind::Usage, "no name of an image");
@@ -104,22 +85,8 @@ constexpr auto kSettings = std::to_array<DriveSetting>({
 
 Result<DriveConfig> parse_drive(std::string_view text) {
   DriveConfig drive;
-  std::vector<std::string> seen;
-  for (const Setting& setting : split_settings(text)) {
-    if (setting.name.empty())
-      return fail(ErrorKind::Usage, "'{}' is not a setting: give file=NAME and others with '=' (a comma in a name is written twice)",
-                  setting.value);
-    const auto* known = std::ranges::find(kSettings, setting.name, &DriveSetting::name);
-    if (known == kSettings.end()) {
-      std::string names;
-      for (const DriveSetting& other : kSettings) names += fmt::format("{}{}", names.empty() ? "" : ", ", other.name);
-      return fail(ErrorKind::Usage, "there is no setting '{}': there are {}", setting.name, names);
-    }
-    if (std::ranges::find(seen, setting.name) != seen.end()) return fail(ErrorKind::Usage, "{} is given twice", setting.name);
-    seen.push_back(setting.name);
-    if (const auto applied = known->apply(drive, setting.value); !applied)
-      return fail(ErrorKind::Usage, "{}={}: {}", setting.name, setting.value, applied.error().message);
-  }
+  const std::vector<Setting> settings = split_settings(text);
+  TRY(apply_settings(std::span<const Row>(kSettings), std::span<const Setting>(settings), drive, "file=NAME"));
   if (drive.file.empty()) return fail(ErrorKind::Usage, "no image given: file=NAME is missing");
   if (drive.image.snapshot && drive.device.read_only)
     return fail(ErrorKind::Usage, "snapshot=on and readonly=on do not go together: give one of them");
@@ -132,10 +99,6 @@ DriveConfig plain_drive(std::string_view path) {
   return drive;
 }
 
-std::string drive_help() {
-  std::string text = "\nSettings of --drive:\n";
-  for (const DriveSetting& setting : kSettings) text += fmt::format("  {}={}\n      {}\n", setting.name, setting.values, setting.help);
-  return text;
-}
+std::string drive_help() { return "\nSettings of --drive:\n" + settings_help<DriveConfig>(kSettings); }
 
 }  // namespace lodge::control

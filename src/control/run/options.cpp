@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "control/run/drive_option.hpp"
+#include "control/run/net_option.hpp"
 
 namespace lodge::control {
 
@@ -44,6 +45,17 @@ constexpr auto
                     {"--snapshot", "", "", "no disk is changed: what is written to any goes with the machine", false,
                      [](Config& config, std::string_view) -> Result<> {
                        config.snapshot = true;
+                       return {};
+                     }},
+                    {"--net", "", "user|tap|none[,SETTING...]",
+                     "a network card: on a network of its own behind NAT (the default), on a tap interface of the host's, or no card",
+                     false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       const auto nic = TRY(parse_net(value));
+                       if (nic)
+                         config.nics.push_back(*nic);
+                       else
+                         config.no_nics = true;
                        return {};
                      }},
                     {"--memory", "-m", "SIZE", "the guest's memory: MiB, or with K, M, G or T; at least 16M (default 1G)", false,
@@ -169,6 +181,9 @@ Result<Config> parse_run_options(std::span<const std::string> arguments) {
     }
     if (const auto applied = option->apply(config, value); !applied) return fail(ErrorKind::Usage, "{}: {}", name, applied.error().message);
   }
+  if (config.no_nics && !config.nics.empty()) return fail(ErrorKind::Usage, "--net none and other networks do not go together");
+  // What a card does depends on the host's time, so a run that is to repeat has none.
+  if (!config.no_nics && config.nics.empty() && !config.virtual_clock) config.nics.emplace_back();
   if (config.name.empty()) config.name = default_name(config.kernel);
   for (machine::DriveConfig& drive : config.drives) drive.image.snapshot |= config.snapshot && !drive.device.read_only;
   TRY(machine::validate(config));
@@ -188,6 +203,7 @@ std::string run_help() {
     text += fmt::format("{}\n      {}\n", left, option.help);
   }
   text += drive_help();
+  text += net_help();
   text +=
       "\nOn a terminal: Ctrl-A x quits, Ctrl-A h shows the keys, Ctrl-A Ctrl-A types Ctrl-A.\n"
       "SIGTERM and SIGINT press the guest's power button; a second one ends it.\n"

@@ -1,0 +1,52 @@
+// A network card of the machine as the host sees it: what it is plugged into, with the thread that serves it. It lives as long as the
+// process, over all resets.
+//
+// Threads: the main thread; the backend is its thread's.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "devices/virtio/loop_thread.hpp"
+#include "devices/virtio/net/network.hpp"
+#include "net/tap.hpp"
+#include "net/user.hpp"
+
+namespace lodge::machine {
+
+struct NicConfig {
+  enum class Kind : uint8_t { User, Tap };
+  Kind kind = Kind::User;
+  net::UserOptions user;
+  net::TapOptions tap;
+  std::optional<net::MacAddress> mac;  // none: derived from the machine's name and the card's number
+  uint16_t pairs = 1;                  // of queues
+  bool link = true;                    // plugged in
+  bool packed = false;                 // packed rings offered
+};
+
+class Nic {
+ public:
+  // `thread` serves the card; user networks share one. Errors name the network.
+  static Result<std::unique_ptr<Nic>> open(const NicConfig& config, std::shared_ptr<devices::virtio::LoopThread> thread,
+                                           const net::MacAddress& mac);
+  ~Nic();
+  Nic(const Nic&) = delete;
+  Nic& operator=(const Nic&) = delete;
+
+  [[nodiscard]] const NicConfig& config() const { return config_; }
+  // What a machine's device works on.
+  [[nodiscard]] std::unique_ptr<devices::virtio::Device> make_device() const;
+
+ private:
+  Nic(const NicConfig& config, std::shared_ptr<devices::virtio::LoopThread> thread, const net::MacAddress& mac)
+      : config_(config), mac_(mac), thread_(std::move(thread)) {}
+
+  const NicConfig config_;
+  const net::MacAddress mac_;
+  const std::shared_ptr<devices::virtio::LoopThread> thread_;
+  std::unique_ptr<net::Backend> backend_;
+};
+
+}  // namespace lodge::machine
