@@ -66,6 +66,8 @@ bool may_keep_undefined(const Instruction& in) {
     case ZYDIS_MNEMONIC_BSR:
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_MUL:
+    case ZYDIS_MNEMONIC_IMUL:
     case ZYDIS_MNEMONIC_TZCNT:
     case ZYDIS_MNEMONIC_LZCNT:
     case ZYDIS_MNEMONIC_BT:
