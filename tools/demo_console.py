@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The demo without a terminal: shows the guest's boot, types a few commands at its prompt and powers it off.
 
-    tools/demo_console.py build/lodge run ...
+    tools/demo_console.py [--debian] build/lodge run ...
 
 Returns 0 if the guest answered every command and powered off.
 """
@@ -14,17 +14,31 @@ from console import PROMPT, READY, Console, ConsoleError, standard_output
 BOOT_SECONDS = 900
 COMMAND_SECONDS = 120
 
-COMMANDS = (
+# How a system greets, and what is typed until there is the prompt that Console.run() waits for.
+BUSYBOX = ((READY, None), (PROMPT, None))
+DEBIAN = (("login: ", "root\n"),
+          (r"root@debian:\S*# ", "stty columns 1000; bind 'set enable-bracketed-paste off'; PS1=$(printf 'lodge-%s:# ' guest)\n"),
+          (PROMPT, None))
+
+BUSYBOX_COMMANDS = (
     ("uname -a", r"^Linux lodge-guest .*"),
     ("cat /proc/cpuinfo", r"^processor\s*: 0$"),
     ("nproc", r"^[1-9]\d*$"),
 )
+DEBIAN_COMMANDS = (
+    ("cat /etc/os-release", r"^ID=debian$"),
+    ("lsblk", r"^vda "),
+    ("ip -4 -brief address show enp0s1", r"10\.0\.2\.15/24"),
+    ("getent hosts deb.debian.org || echo no name server here", r"\w"),
+)
 
 
-def show(guest):
-    guest.expect(READY, BOOT_SECONDS)
-    guest.expect(PROMPT, COMMAND_SECONDS)
-    for command, expected in COMMANDS:
+def show(guest, greeting, commands):
+    for pattern, typed in greeting:
+        guest.expect(pattern, BOOT_SECONDS)
+        if typed:
+            guest.type(typed)
+    for command, expected in commands:
         output, code = guest.run(command, COMMAND_SECONDS)
         if code != 0 or not re.search(expected, output, re.MULTILINE):
             raise ConsoleError(f"{command!r} returned {code} and printed:\n{output}")
@@ -35,9 +49,10 @@ def show(guest):
 
 
 def main():
+    debian = sys.argv[1:2] == ["--debian"]
     try:
-        with Console(sys.argv[1:], echo=standard_output()) as guest:
-            show(guest)
+        with Console(sys.argv[1 + debian:], echo=standard_output()) as guest:
+            show(guest, *((DEBIAN, DEBIAN_COMMANDS) if debian else (BUSYBOX, BUSYBOX_COMMANDS)))
     except (ConsoleError, OSError) as error:
         print(f"\nlodge demo: {error}", file=sys.stderr)
         return 1

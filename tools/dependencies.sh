@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that Lodge needs and that are missing, with apt; quick and silent when all is there.
 #
-#   tools/dependencies.sh [GROUP...]     groups: build demo test bench lint (default: build demo test)
+#   tools/dependencies.sh [GROUP...]     groups: build demo debian test bench lint (default: build demo debian test)
 #
 # A package more? Add it to its group below, with what it is for.
 set -euo pipefail
@@ -21,11 +21,16 @@ demo_packages=(
     python3                                 # makes the guest's image, types at its console
     dpkg                                    # takes kernels out of their packages
 )
+debian_packages=(
+    mmdebstrap e2fsprogs                    # a Debian system out of its packages, and its file system
+)
 test_packages=(
+    iperf3                                  # how fast a guest's network is
     qemu-system-x86                         # an emulated AMD processor with SVM, for the nested machine
     acpica-tools                            # iasl takes the ACPI tables apart
     nbdkit                                  # an NBD server, which makes mistakes on request
     qemu-utils                              # qemu-img: images both ways
+    iproute2 util-linux                     # namespaces, tap interfaces
     stress-ng                               # verifies itself in guests
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )
@@ -85,12 +90,13 @@ command -v dpkg-query >/dev/null || {
     exit 1
 }
 
-[[ $# -gt 0 ]] || set -- build demo test
+[[ $# -gt 0 ]] || set -- build demo debian test
 wanted=()
 for group in "$@"; do
     case $group in
         build) wanted+=("${build_packages[@]}") ;;
         demo) wanted+=("${demo_packages[@]}") ;;
+        debian) wanted+=("${debian_packages[@]}") ;;
         test) wanted+=("${test_packages[@]}") ;;
         bench) wanted+=("${bench_packages[@]}") ;;
         lint) wanted+=("${lint_packages[@]}") ;;

@@ -28,6 +28,7 @@ busybox mkdir -p /dev/pts /tmp /root /run
 busybox mount -t devpts devpts /dev/pts 2>/dev/null
 busybox --install -s /bin
 hostname lodge-guest
+ifconfig lo up 2>/dev/null
 cd /root
 while read -r module; do
     insmod /lib/modules/$module || echo "lodge-guest: $module does not load"
@@ -63,6 +64,18 @@ while :; do
     setsid cttyhack sh -l &
     wait $!
 done
+"""
+
+# What `udhcpc -i eth0` does with what it got.
+DHCP = r"""#!/bin/sh
+case $1 in
+    deconfig) ifconfig "$interface" 0.0.0.0 up ;;
+    bound | renew)
+        ifconfig "$interface" "$ip" netmask "$subnet" up
+        for gateway in $router; do route add default gw "$gateway" dev "$interface"; done
+        for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
+        ;;
+esac
 """
 
 PROFILE = "PS1='lodge-guest:\\w# '\n"
@@ -155,6 +168,7 @@ def basic_image(busybox="/bin/busybox", modules=None, script=None):
     archive.file("init", INIT, 0o755)
     archive.file("etc/profile", PROFILE)
     archive.file("etc/acpi/PWRF/00000080", ACPI_POWER, 0o755)
+    archive.file("etc/udhcpc/default.script", DHCP, 0o755)
     archive.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", "root:x:0:\n")
     if modules and os.path.isdir(modules):

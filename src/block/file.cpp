@@ -57,6 +57,7 @@ Error open_error(const std::string& path, bool read_only, int error) {
               fmt::format("{}: no permission to {} it (see ls -l); {}", path, read_only ? "read" : "write",
                           read_only ? "ask its owner" : "ask its owner, or use it read-only"),
               error};
+    case EISDIR: return {ErrorKind::Usage, fmt::format("{}: is a folder, not an image", path), error};
     case EROFS: return {ErrorKind::Permission, fmt::format("{}: is on a read-only file system; use it read-only", path), error};
     case EINVAL: return {ErrorKind::Unsupported, fmt::format("{}: the file system does not do O_DIRECT; use cache=writeback", path), error};
     default: return os_error(fmt::format("{}: cannot open", path), error);

@@ -50,7 +50,9 @@ class Tap final : public Backend {
   void change_offloads(const Offloads& guest_takes) override;
   void use_pairs(unsigned pairs) override;
   void room(unsigned pair) override {
-    if (pair < queues_.size()) queues_[pair]->full = false;
+    if (pair >= queues_.size()) return;
+    queues_[pair]->full = false;
+    read_frames(pair);  // one may be in hand
   }
   [[nodiscard]] bool send(unsigned pair, const Header& header, std::span<const iovec> frame) override;
 

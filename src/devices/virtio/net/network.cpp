@@ -160,7 +160,7 @@ bool Network::wanted(std::span<const std::byte> frame) const {
                                  std::ranges::find(filter_.unicast, to) != filter_.unicast.end());
 }
 
-// Takes buffers for so many bytes; `used` of pairs_[pair].receiving.
+// Takes buffers for so many bytes; `used` of pairs_[pair].receiving. False: there are too few, and the driver tells when there are more.
 bool Network::gather(unsigned pair, uint64_t bytes, size_t& used) {
   auto& chains = pairs_[pair].receiving;
   const unsigned queue = 2 * pair;
@@ -169,6 +169,8 @@ bool Network::gather(unsigned pair, uint64_t bytes, size_t& used) {
   while (room < bytes) {
     if (used == chains.size()) chains.emplace_back();
     if (!take(queue, chains[used])) {
+      // Asked for behind the last buffer there is, so that the next one is told of. Those that came meanwhile are tried at once.
+      if (allow_notifications(queue)) continue;
       while (used != 0) put_back(queue, chains[--used]);
       return false;
     }
@@ -184,10 +186,7 @@ bool Network::receive(unsigned pair, const net::Header& header, std::span<const 
   if (pair >= pairs_.size() || !running(queue) || !wanted(frame)) return true;
   Pair& own = pairs_[pair];
   size_t used = 0;
-  while (!gather(pair, kHeaderBytes + frame.size(), used)) {
-    if (!running(queue)) return true;
-    // The driver tells of new buffers from here on; those that it has added meanwhile are tried at once.
-    if (allow_notifications(queue)) continue;
+  if (!gather(pair, kHeaderBytes + frame.size(), used)) {
     own.starved = true;
     return false;
   }
