@@ -135,7 +135,7 @@ TEST(FileErrors, SayWhichFileAndWhat) {
     return opened ? "opened" : opened.error().message;
   };
   EXPECT_EQ(message(folder / "none"), folder / "none" + ": there is no such file");
-  EXPECT_EQ(message(folder / ""), folder / "" + ": cannot open: Is a directory");
+  EXPECT_EQ(message(folder / ""), folder / "" + ": is a folder, not an image");
   EXPECT_EQ(message(folder / "", {.read_only = true}), folder / "" + ": is a folder, not an image");
   EXPECT_EQ(message("/dev/null"), "/dev/null: is neither a file nor a block device");
   std::ofstream(folder / "image") << "abc";
