@@ -1,4 +1,4 @@
-// The host's side of a serial port: where the guest's output goes and where its input comes from.
+// The host's side of a serial port or a virtio console: where the guest's output goes and where its input comes from.
 //
 //   stdio      this process's standard input and output; a terminal becomes raw, with Ctrl-A x to quit
 //   null       nothing in, nothing out
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -35,10 +36,16 @@ class Backend {
   virtual void set_sink(InputSink sink) = 0;
   // Lets a write() that waits return.
   virtual void shut_down() {}
+  // Of the terminal, as it is now, 0 for what it does not know; any thread. Nothing: there is none.
+  struct Size {
+    uint16_t columns, rows;
+  };
+  [[nodiscard]] virtual std::optional<Size> size() const { return std::nullopt; }
 };
 
-// `quit` is called when the person at a terminal asks for it (Ctrl-A x). ErrorKind::Usage for an unknown kind,
-// or when the file or socket cannot be made.
-[[nodiscard]] Result<std::unique_ptr<Backend>> open_backend(const std::string& specification, EventLoop& loop, std::function<void()> quit);
+// `option` names whose line it is in messages: "--serial". `quit` is called when the person at a terminal asks for it (Ctrl-A x).
+// ErrorKind::Usage for an unknown kind, or when the file or socket cannot be made.
+[[nodiscard]] Result<std::unique_ptr<Backend>> open_backend(std::string_view option, const std::string& specification, EventLoop& loop,
+                                                            std::function<void()> quit);
 
 }  // namespace lodge::console

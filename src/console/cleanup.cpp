@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <csignal>
@@ -18,12 +19,17 @@ namespace lodge::console::cleanup {
 
 namespace {
 
+constexpr size_t kMostFiles = 8;
+
 // Shared with the guard process, so that it knows what is still to be undone when this process is gone.
 struct Duties {
   std::atomic<int> terminal;  // descriptor, or -1
   termios modes;
-  std::atomic<bool> has_file;
-  char file[4096];
+  struct File {
+    std::atomic<bool> kept;
+    char path[4096];
+  };
+  std::array<File, kMostFiles> files;
 };
 Duties* duties = nullptr;
 std::atomic<pid_t> owner = 0;
@@ -32,7 +38,8 @@ constexpr std::array kFatal{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT, S
 
 void undo(Duties& work) {
   if (const int terminal = work.terminal.exchange(-1); terminal >= 0) tcsetattr(terminal, TCSANOW, &work.modes);
-  if (work.has_file.exchange(false)) unlink(work.file);
+  for (Duties::File& file : work.files)
+    if (file.kept.exchange(false)) unlink(file.path);
 }
 
 void on_fatal(int signal) {
@@ -48,7 +55,8 @@ void on_fatal(int signal) {
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, nullptr);  // tcsetattr from the background must not stop it, nor Ctrl-C end it
-  const int terminal = duties->terminal.load();
+  // Its modes may become a duty later.
+  const int terminal = isatty(STDIN_FILENO) ? STDIN_FILENO : -1;
   // Whoever reads our output must see its end when the owner is gone.
   for (int fd = 0; fd < 1024; ++fd)
     if (fd != pipe_fd && fd != terminal) close(fd);
@@ -114,9 +122,11 @@ Result<> keep_terminal(int fd, const termios& modes) {
 
 Result<> remove_at_end(const std::string& path) {
   TRY(prepare());
-  if (path.size() >= sizeof duties->file) return fail(ErrorKind::Usage, "{}: the path is too long", path);
-  std::memcpy(duties->file, path.c_str(), path.size() + 1);
-  duties->has_file = true;
+  const auto file = std::ranges::find_if(duties->files, [](const Duties::File& one) { return !one.kept; });
+  if (file == duties->files.end()) return fail(ErrorKind::Usage, "{}: more than {} sockets", path, kMostFiles);
+  if (path.size() >= sizeof file->path) return fail(ErrorKind::Usage, "{}: the path is too long", path);
+  std::memcpy(file->path, path.c_str(), path.size() + 1);
+  file->kept = true;
   return start_guard();
 }
 

@@ -16,7 +16,7 @@ namespace lodge::console::cleanup {
 // Call once, early in main(), before there are threads and before an engine is opened.
 void install_handlers();
 
-// At most one terminal and one file; later calls replace the earlier ones. Main thread.
+// At most one terminal, standard input, and a few files. One thread at a time.
 [[nodiscard]] Result<> keep_terminal(int fd, const termios& modes);
 [[nodiscard]] Result<> remove_at_end(const std::string& path);
 

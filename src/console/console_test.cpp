@@ -57,7 +57,7 @@ class BackendTest : public testing::Test {
   }
   void TearDown() override { ASSERT_EQ(system(("rm -r '" + folder + "'").c_str()), 0); }
   auto open(const std::string& specification) {
-    return open_backend(specification, *loop, [] {});
+    return open_backend("--serial", specification, *loop, [] {});
   }
   // Runs the loop until the sink has got this many bytes.
   InputSink sink_until(size_t wanted) {
@@ -216,7 +216,7 @@ class TerminalTest : public testing::Test {
       dup2(slave.get(), STDIN_FILENO);
       dup2(slave.get(), STDOUT_FILENO);
       const auto loop = std::move(*EventLoop::create());
-      const auto backend = open_backend("stdio", *loop, [&] { loop->stop(); });
+      const auto backend = open_backend("--serial", "stdio", *loop, [&] { loop->stop(); });
       [[maybe_unused]] const ssize_t told = write(ready[1], backend ? "y" : "n", 1);
       then(*loop, **backend);
       exit(0);

@@ -1,6 +1,7 @@
 #include "console/stdio.hpp"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -29,6 +30,11 @@ class Stdio final : public Backend {
   void write(std::span<const uint8_t> bytes) override { writer_.write_all(STDOUT_FILENO, bytes); }
   void set_sink(InputSink sink) override { sink_ = std::move(sink); }
   void shut_down() override { writer_.closing(); }
+  [[nodiscard]] std::optional<Size> size() const override {
+    winsize window{};
+    if (!terminal_ || ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) != 0) return std::nullopt;
+    return Size{window.ws_col, window.ws_row};
+  }
 
  private:
   // A terminal is always listened to: Ctrl-A x must work while the guest takes nothing.

@@ -91,19 +91,19 @@ bool is_abandoned(const sockaddr_un& address) {
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> open_unix_socket(const std::string& path, EventLoop& loop) {
+Result<std::unique_ptr<Backend>> open_unix_socket(std::string_view option, const std::string& path, EventLoop& loop) {
   sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
   if (path.size() >= sizeof address.sun_path)
-    return fail(ErrorKind::Usage, "--serial unix:{}: the path is longer than {} bytes", path, sizeof address.sun_path - 1);
+    return fail(ErrorKind::Usage, "{} unix:{}: the path is longer than {} bytes", option, path, sizeof address.sun_path - 1);
   std::memcpy(address.sun_path, path.c_str(), path.size());
   if (is_abandoned(address)) unlink(path.c_str());
 
   Fd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!listener) return os_fail("socket for the serial line");
+  if (!listener) return os_fail("socket for a console");
   if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return fail(ErrorKind::Usage, "--serial unix:{}: {}", path, os_error("cannot listen there").message);
+    return fail(ErrorKind::Usage, "{} unix:{}: {}", option, path, os_error("cannot listen there").message);
   TRY(cleanup::remove_at_end(path));
-  if (listen(listener.get(), 1) != 0) return os_fail("listening on the serial line's socket");
+  if (listen(listener.get(), 1) != 0) return os_fail("listening on a console's socket");
   return std::make_unique<UnixSocket>(loop, std::move(listener));
 }
 

@@ -9,6 +9,6 @@
 namespace lodge::console {
 
 // Takes the place of a socket file that nobody listens on; ErrorKind::Usage when something else is there.
-[[nodiscard]] Result<std::unique_ptr<Backend>> open_unix_socket(const std::string& path, EventLoop& loop);
+[[nodiscard]] Result<std::unique_ptr<Backend>> open_unix_socket(std::string_view option, const std::string& path, EventLoop& loop);
 
 }  // namespace lodge::console

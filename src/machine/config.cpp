@@ -21,6 +21,11 @@ Result<> validate(const Config& config) {
   if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")
     return fail(ErrorKind::Usage, "unknown engine '{}': use auto, kvm or soft", config.engine);
   if (config.cpu != "host") return fail(ErrorKind::Usage, "unknown processor model '{}': use host", config.cpu);
+  if (config.serial == "stdio" && config.console == "stdio")
+    return fail(ErrorKind::Usage, "--serial stdio and --console stdio: only one can have this terminal");
+  if (config.balloon_keeps != 0 && (config.balloon_keeps < kMinimumMemory || config.balloon_keeps > config.memory))
+    return fail(ErrorKind::Usage, "--balloon {}M: give what the guest is to keep, between {}M and its whole memory ({}M)",
+                config.balloon_keeps / kMiB, kMinimumMemory / kMiB, config.memory / kMiB);
   if (config.virtual_clock && config.engine == "kvm")
     return fail(ErrorKind::Usage, "--virtual-clock needs --engine soft: the kernel's engine runs in real time");
   if (!config.jitdump.empty() && config.engine == "kvm")

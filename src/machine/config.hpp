@@ -32,6 +32,10 @@ struct Config {
   std::string engine = "auto";         // auto, kvm, soft
   std::string cpu = "host";            // the processor model
   std::string serial = "stdio";        // stdio, null, file:PATH, unix:PATH
+  std::string console = "none";        // virtio console: none, or as `serial`
+  bool entropy = true;                 // virtio-rng
+  bool balloon = true;                 // virtio-balloon
+  uint64_t balloon_keeps = 0;          // bytes that the balloon is to leave to the guest; 0: it starts empty
   std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH
   bool reboot = true;                  // false: a reset ends the process
   bool unpack_natively = true;         // false: a bzImage unpacks itself inside the guest

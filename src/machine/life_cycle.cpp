@@ -44,14 +44,15 @@ std::string read_text(const char* path) {
 }
 
 // SIGTERM and SIGINT press the power button first and end the process the second time; SIGHUP (the terminal is gone) ends
-// it at once. They are blocked before any thread starts and read by the event loop.
+// it at once; SIGWINCH tells the guest of the terminal's size; SIGUSR1 asks for the guest's view of its memory. They are blocked before any
+// thread starts and read by the event loop.
 class Signals {
  public:
   static Result<std::unique_ptr<Signals>> create(EventLoop& loop) {
     std::unique_ptr<Signals> signals(new Signals(loop));
     sigset_t set;
     sigemptyset(&set);
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGWINCH, SIGUSR1}) sigaddset(&set, signal);
     pthread_sigmask(SIG_BLOCK, &set, nullptr);
     signals->fd_ = Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!signals->fd_) return os_fail("signalfd");
@@ -74,6 +75,14 @@ class Signals {
     signalfd_siginfo info{};
     if (read(fd_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
     const auto signal = static_cast<int>(info.ssi_signo);
+    if (signal == SIGWINCH) {
+      if (machine_) machine_->window_changed();
+      return;
+    }
+    if (signal == SIGUSR1) {
+      if (machine_) machine_->report_memory();
+      return;
+    }
     if (signal != SIGHUP && !std::exchange(pressed_, true)) {
       log::info("the power button is pressed; the same signal again ends the machine at once");
       if (machine_) machine_->press_power_button();
@@ -163,8 +172,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const std::unique_ptr<EventLoop> loop = TRY(EventLoop::create());
   const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop));
   const Fd debug_console = TRY(open_debug_console(config.debug_console));
-  const std::unique_ptr<console::Backend> serial = TRY(console::open_backend(config.serial, *loop, [&] { signals->quit(); }));
-  const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config));
+  const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { signals->quit(); }));
+  const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { signals->quit(); }); }));
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
                                                 .kernel = kernel,

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/log.hpp"
+#include "devices/virtio/entropy/entropy.hpp"
 #include "machine/acpi/tables.hpp"
 #include "machine/boot_state.hpp"
 #include "machine/cpuid.hpp"
@@ -121,6 +122,20 @@ Result<> Machine::build() {
 Result<> Machine::create_devices() {
   unsigned number = kFirstNicDevice;
   for (const auto& nic : parts_.peripherals.nics()) TRY(plug(nic->make_device(), number++, nic->config().packed));
+  devices::virtio::LoopThread& services = parts_.peripherals.services();
+  if (parts_.config.entropy) TRY(plug(std::make_unique<devices::virtio::Entropy>(services), kEntropyDevice, false));
+  if (parts_.config.balloon) {
+    const uint64_t wanted = parts_.config.balloon_keeps == 0 ? 0 : parts_.config.memory - parts_.config.balloon_keeps;
+    auto balloon =
+        std::make_unique<devices::virtio::Balloon>(services, static_cast<uint32_t>(wanted / devices::virtio::Balloon::kPageBytes));
+    balloon_ = balloon.get();
+    TRY(plug(std::move(balloon), kBalloonDevice, false));
+  }
+  if (const ConsoleLine* line = parts_.peripherals.console()) {
+    auto console = line->make_device();
+    console_ = console.get();
+    TRY(plug(std::move(console), kConsoleDevice, false));
+  }
   number = kFirstDriveDevice;
   for (const auto& drive : parts_.peripherals.drives())
     TRY(plug(drive->make_device({.pause =
@@ -171,6 +186,27 @@ void Machine::wait_while_paused() {
   while (pauses_ != 0 && !ending_) lock.wait(resumed_);
 }
 
+void Machine::window_changed() {
+  if (console_) console_->size_changed();
+}
+
+void Machine::report_memory() {
+  if (!balloon_) return log::warning("the guest has no balloon that could say what it knows of its memory");
+  parts_.peripherals.services().post([balloon = balloon_] {
+    const bool asked = balloon->ask_statistics([balloon](const devices::virtio::MemoryStatistics& statistics) {
+      using Statistics = devices::virtio::MemoryStatistics;
+      const auto mib = [&](Statistics::Tag tag) {
+        const auto value = statistics.values[tag];
+        return value ? fmt::format("{} MiB", *value / kMiB) : std::string("?");
+      };
+      log::write(log::Level::Info, fmt::format("the guest's memory: {} in all, {} free, {} available, {} of caches; {} MiB in the balloon",
+                                               mib(Statistics::Total), mib(Statistics::Free), mib(Statistics::Available),
+                                               mib(Statistics::Caches), balloon->actual() * devices::virtio::Balloon::kPageBytes / kMiB));
+    });
+    if (!asked) log::warning("the guest's balloon driver says nothing of its memory: is virtio_balloon loaded?");
+  });
+}
+
 void Machine::end(Outcome outcome, std::string reason) {
   {
     MutexLock lock(mutex_);
@@ -201,7 +237,11 @@ Outcome Machine::run() {
     resumed_.notify_all();
     outcome = outcome_.value_or(Outcome::Quit);
   }
-  if (outcome == Outcome::Quit) parts_.serial.shut_down();  // a vCPU may wait for a reader that never comes
+  if (outcome == Outcome::Quit) {
+    // A vCPU or the console's thread may wait for a reader that never comes.
+    parts_.serial.shut_down();
+    if (ConsoleLine* line = parts_.peripherals.console()) line->shut_down();
+  }
   for (const auto& processor : processors_) processor->vcpu->kick();
   for (const auto& processor : processors_) processor->thread.join();
   stop_devices();

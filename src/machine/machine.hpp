@@ -16,6 +16,8 @@
 #include "base/event_loop.hpp"
 #include "base/mutex.hpp"
 #include "console/backend.hpp"
+#include "devices/virtio/balloon/balloon.hpp"
+#include "devices/virtio/console/console.hpp"
 #include "devices/virtio/pci_transport.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/config.hpp"
@@ -54,6 +56,10 @@ class Machine {
   // Runs the guest on its threads and the event loop on this one until the machine ends.
   [[nodiscard]] Outcome run();
   void press_power_button() { pc_->press_power_button(); }
+  // The terminal has another size.
+  void window_changed();
+  // Logs what the guest says of its memory, when it has said it.
+  void report_memory();
   void end(Outcome outcome, std::string reason = {}) LODGE_EXCLUDES(mutex_);  // any thread; the first one counts
 
   // The vCPUs stand still until every pause() has its resume(). Any thread; returns at once.
@@ -94,6 +100,8 @@ class Machine {
   std::unique_ptr<engine::Vm> vm_;
   std::unique_ptr<Clock> clock_;  // the chips'
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
+  devices::virtio::Balloon* balloon_ = nullptr;  // null: none
+  devices::virtio::Console* console_ = nullptr;
   std::unique_ptr<Pc> pc_;
   std::vector<std::unique_ptr<Processor>> processors_;
   std::atomic<bool> ending_ = false;

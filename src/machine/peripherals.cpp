@@ -2,7 +2,7 @@
 
 namespace lodge::machine {
 
-Result<std::unique_ptr<Peripherals>> Peripherals::open(const Config& config) {
+Result<std::unique_ptr<Peripherals>> Peripherals::open(const Config& config, const std::function<void()>& quit) {
   using devices::virtio::LoopThread;
   auto all = std::make_unique<Peripherals>();
   for (const DriveConfig& drive : config.drives)
@@ -17,6 +17,8 @@ Result<std::unique_ptr<Peripherals>> Peripherals::open(const Config& config) {
     const net::MacAddress mac = nic.mac.value_or(net::derived_mac_address(config.name, number));
     all->nics_.push_back(TRY(Nic::open(nic, std::move(thread), mac)));
   }
+  if (config.console != "none") all->console_ = TRY(ConsoleLine::open(config.console, quit));
+  all->services_ = TRY(LoopThread::start("services"));
   return all;
 }
 

@@ -1,16 +1,20 @@
 """Disks and networks in guests that are a kernel and busybox: virtio's devices against the drivers of stock kernels."""
 import contextlib
+import fcntl
 import functools
 import hashlib
 import http.server
 import os
 import shutil
+import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 import time
 
-from harness import COMMAND_SECONDS, Console, Skip, answer, case, check, kernel_complaints, power_off, \
+from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, PROMPT, Console, Skip, answer, case, check, kernel_complaints, power_off, \
     reach_prompt
 
 MIB = 1 << 20
@@ -264,6 +268,117 @@ def network_user(bench):
 
 
 @case
+def random_numbers(bench):
+    """virtio-rng: the guest's generator is the host's, and it does not run dry."""
+    with bench.booted(flavour=bench.options.flavour) as guest:
+        check(answer(guest, "cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0", "another generator")
+        digests = {answer(guest, "dd if=/dev/hwrng bs=4k count=64 2>/dev/null | md5sum") for _ in range(2)}
+        check(len(digests) == 2, "twice the same random numbers")
+        # Of 256 values a 256th each: 262144 bytes have about 1024 zeros.
+        rest = int(answer(guest, "dd if=/dev/hwrng bs=4k count=64 2>/dev/null | tr -d '\\0' | wc -c"))
+        check(260000 < rest < 262144 - 512, f"of 262144 random bytes {rest} are not zero")
+        power_off(guest)
+        no_complaints(guest)
+
+
+def resident_mib(guest):
+    """Anonymous memory of the guest's process."""
+    with open(f"/proc/{guest.process.pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) // 1024
+
+
+def wait_until(condition, message):
+    deadline = time.monotonic() + COMMAND_SECONDS
+    while not condition():
+        check(time.monotonic() < deadline, message())
+        time.sleep(0.05)
+
+
+@case
+def balloon(bench):
+    """The balloon: memory freed in the guest comes back to the host by itself; a target is kept; statistics are told when asked for."""
+    flavour = bench.options.flavour
+    with bench.booted(flavour=flavour) as guest:
+        before = resident_mib(guest)
+        answer(guest, "mount -t tmpfs none /tmp && dd if=/dev/zero of=/tmp/file bs=1M count=200")
+        check(resident_mib(guest) > before + 150, "the file in the guest took no memory")
+        answer(guest, "rm /tmp/file")
+        wait_until(lambda: resident_mib(guest) < before + 50,
+                   lambda: f"freed memory does not come back: {before} MiB before, {resident_mib(guest)} MiB now")
+        # And into use again.
+        answer(guest, "dd if=/dev/urandom of=/tmp/file bs=1M count=200 && md5sum </tmp/file >/tmp/sum && md5sum -c /tmp/sum </tmp/file")
+        guest.signal(signal.SIGUSR1)
+        told = guest.expect(r"lodge: the guest's memory: (\d+) MiB in all, (\d+) MiB free", COMMAND_SECONDS)
+        total = int(answer(guest, "grep MemTotal /proc/meminfo").split()[1]) // 1024
+        check(abs(int(told.group(1)) - total) <= 1, f"the guest has {total} MiB, and not {told.group(1)}")
+        power_off(guest)
+        no_complaints(guest)
+    with bench.booted("--balloon", "192M", flavour=flavour) as guest:
+        wait_until(lambda: int(answer(guest, "grep MemFree /proc/meminfo").split()[1]) < 192 * 1024, lambda: "the guest keeps its memory")
+        check(resident_mib(guest) < 300, f"the process has {resident_mib(guest)} MiB")
+        # Rather than to end programs, the guest takes back what it needs.
+        answer(guest, "mount -t tmpfs -o size=100% none /tmp && dd if=/dev/zero of=/tmp/file bs=1M count=300")
+        power_off(guest)
+        check("Out of memory" not in guest.output, "the guest ended a program for want of memory")
+        no_complaints(guest)
+    with bench.booted("--balloon", "off", flavour=flavour) as guest:
+        check(answer(guest, "cat /sys/bus/virtio/devices/*/device | grep -c 0x0005 || true") == "0", "there is a balloon")
+        guest.signal(signal.SIGUSR1)
+        guest.expect("lodge: warning: the guest has no balloon", COMMAND_SECONDS)
+        power_off(guest)
+
+
+def set_window(guest, rows, columns):
+    fcntl.ioctl(guest.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    guest.signal(signal.SIGWINCH)
+
+
+@case
+def virtio_console(bench):
+    """A virtio console as the guest's own: long input and output, the window's size and its change, a reboot, Ctrl-A x; and on a socket."""
+    flavour = bench.options.flavour
+    with Console(bench.command("--console", "stdio", append="console=hvc0", flavour=flavour), terminal=True) as guest:
+        set_window(guest, 40, 111)
+        guest.expect(PROMPT, BOOT_SECONDS)
+        check(answer(guest, "tty") == "/dev/hvc0", "the prompt is somewhere else")
+        # The size is read when the driver starts, which may have been before.
+        wait_until(lambda: answer(guest, "stty size") == "40 111", lambda: "the guest has another window")
+        set_window(guest, 25, 99)
+        wait_until(lambda: answer(guest, "stty size") == "25 99", lambda: "the guest's window does not follow")
+        check(answer(guest, "seq 20000 | md5sum") == answer(guest, "seq 20000 >/tmp/seq; cat /tmp/seq; md5sum </tmp/seq").split("\n")[-1],
+              "output is lost")
+        lines = answer(guest, "seq 20000").split()
+        check(lines == [str(i) for i in range(1, 20001)], "long output comes changed")
+        guest.type("cat >/tmp/typed <<END\n")
+        for line in range(300):
+            guest.type(f"{line} {'x' * 50}\n")
+        guest.type("END\n")
+        typed = "".join(f"{line} {'x' * 50}\n" for line in range(300)).encode()
+        check_digest(guest, "cat /tmp/typed", typed, "long input comes changed")
+        guest.type("reboot\n")
+        guest.expect("BusyBox v", BOOT_SECONDS)  # the old shell may still show its prompt
+        guest.expect(PROMPT, COMMAND_SECONDS)
+        check(answer(guest, "stty size") == "25 99", "the window's size did not outlive the reboot")
+        guest.type("\x01x")
+        check(guest.finish(END_SECONDS) == 0, "Ctrl-A x on the console")
+        no_complaints(guest)
+    path = bench.path("console")
+    with bench.booted("--console", f"unix:{path}", flavour=flavour) as guest:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(COMMAND_SECONDS)
+            peer.connect(path)
+            guest.type("read line </dev/hvc0; echo \"it is $line\" >/dev/hvc0\n")
+            peer.sendall(b"something\n")
+            said = b""
+            while b"it is something" not in said:
+                part = peer.recv(4096)
+                check(part, f"the console ended after {said}")
+                said += part
+        power_off(guest)
+    check(not os.path.exists(path), "the socket is left behind")
+
+
+@case
 def network_none(bench):
     """--net none: no card. link=off: a card without a cable."""
     with bench.booted("--net", "none") as guest:
@@ -346,6 +461,11 @@ def bad_devices(bench):
             (["--net", "user,mac=ff:ff:ff:ff:ff:ff"], ("mac",)),
             (["--net", "tap,fd=77"], ("77",)),
             (["--net", "none", "--net", "user"], ("none",)),
+            (["--console", "tty"], ("--console", "tty", "unix:PATH")),
+            (["--console", "unix:" + "x" * 200], ("--console", "longer")),
+            (["--console", "stdio", "--serial", "stdio"], ("--console", "--serial")),
+            (["--balloon", "1T"], ("--balloon", "512M")),
+            (["--balloon", "much"], ("--balloon", "much")),
             (["--net", "user"] * 5, ("at most 4",)),
             ([text] * 25, ("at most 24",))):
         run = subprocess.run(bench.command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)

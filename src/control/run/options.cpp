@@ -75,6 +75,16 @@ constexpr auto
                      [](Config& config, std::string_view value) { return set_text(config.cpu, value); }},
                     {"--serial", "", "LINE", "where the serial port leads: stdio, null, file:PATH or unix:PATH (default stdio)", false,
                      [](Config& config, std::string_view value) { return set_text(config.serial, value); }},
+                    {"--console",
+                     "", "LINE", "a virtio console, /dev/hvc0 in the guest, that leads where a serial port could (default: none)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.console, value); }},
+                    {"--balloon", "", "on|off|SIZE",
+                     "take back memory that the guest has no use for (on, the default), or leave it SIZE of its memory", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       config.balloon = value != "off";
+                       config.balloon_keeps = value == "on" || value == "off" ? 0 : TRY(parse_size(value));
+                       return {};
+                     }},
                     {"--no-reboot", "", "", "end when the guest resets instead of booting it again", false,
                      [](Config& config, std::string_view) -> Result<> {
                        config.reboot = false;
@@ -158,6 +168,7 @@ Result<uint64_t> parse_size(std::string_view text) {
 
 Result<Config> parse_run_options(std::span<const std::string> arguments) {
   Config config;
+  config.serial.clear();
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string_view argument = arguments[i];
     if (!argument.starts_with('-')) {
@@ -184,6 +195,9 @@ Result<Config> parse_run_options(std::span<const std::string> arguments) {
   if (config.no_nics && !config.nics.empty()) return fail(ErrorKind::Usage, "--net none and other networks do not go together");
   // What a card does depends on the host's time, so a run that is to repeat has none.
   if (!config.no_nics && config.nics.empty() && !config.virtual_clock) config.nics.emplace_back();
+  if (config.serial.empty()) config.serial = config.console == "stdio" ? "null" : "stdio";
+  // Nor random numbers and a balloon, which comes to its work when the host does.
+  if (config.virtual_clock) config.entropy = config.balloon = false;
   if (config.name.empty()) config.name = default_name(config.kernel);
   for (machine::DriveConfig& drive : config.drives) drive.image.snapshot |= config.snapshot && !drive.device.read_only;
   TRY(machine::validate(config));
@@ -207,6 +221,7 @@ std::string run_help() {
   text +=
       "\nOn a terminal: Ctrl-A x quits, Ctrl-A h shows the keys, Ctrl-A Ctrl-A types Ctrl-A.\n"
       "SIGTERM and SIGINT press the guest's power button; a second one ends it.\n"
+      "SIGUSR1 asks the guest what it knows of its memory, for the log.\n"
       "\nExit codes:\n"
       "  0  the guest switched itself off, reset itself with --no-reboot, or was quit\n"
       "  1  Lodge or its engine failed\n"
