@@ -34,10 +34,9 @@ void Device::stop_queue(unsigned queue, std::function<void()> stopped) {
   Slot& slot = slots_[queue];
   slot.stopped = std::move(stopped);
   if (std::exchange(slot.running, false)) {
-    // Held by hand, so that the queue is not done before the device is.
-    ++slot.taken;
+    hold(queue);
     queue_stopping(queue);
-    settle(queue, 1);
+    release(queue);
   } else {
     settle(queue, 0);
   }
@@ -52,8 +51,10 @@ void Device::settle(unsigned queue, unsigned returned) {
 }
 
 void Device::stop(std::function<void()> all_stopped) {
-  auto left = std::make_shared<unsigned>(queue_count());
-  for (unsigned i = 0; i < queue_count(); ++i)
+  // The last queue's end may be the device's.
+  const unsigned count = queue_count();
+  auto left = std::make_shared<unsigned>(count);
+  for (unsigned i = 0; i < count; ++i)
     stop_queue(i, [this, left, all_stopped] {
       if (--*left != 0) return;
       stopped();

@@ -60,7 +60,7 @@ class Device {
   // --- The worker's thread
   void start(memory::GuestMemory& memory, uint64_t features);  // DRIVER_OK; the queues follow
   void start_queue(unsigned queue, const QueueSetup& setup);
-  // `stopped` is called when the device has given back the queue's buffers, in here or later.
+  // `stopped` is called when the device has given back the queue's buffers, in here or later. It may end the device.
   void stop_queue(unsigned queue, std::function<void()> stopped);
   void stop(std::function<void()> stopped);  // all of them, and forgets the features
   void notified();                           // there may be new buffers in any queue
@@ -84,6 +84,9 @@ class Device {
   void give_back(unsigned queue, const Chain& chain, uint64_t written);
   void give_back(unsigned queue, std::span<const Queue::Used> all);
   void put_back(unsigned queue, const Chain& chain);  // the last one taken, as if it had not been
+  // Work on the queue that is more than its buffers: the queue stops no sooner than it is released, which may end the device.
+  void hold(unsigned queue) { ++slots_[queue].taken; }
+  void release(unsigned queue) { settle(queue, 1); }
   // After a batch of give_back().
   void interrupt(unsigned queue);
   // Takes all buffers there are, one after the other, as long as `handle` returns true; then the driver notifies again.
@@ -106,7 +109,7 @@ class Device {
     uint16_t most_entries = 0;
     Queue queue;
     bool running = false;
-    unsigned taken = 0;  // buffers
+    unsigned taken = 0;  // buffers, and what else holds it
     std::function<void()> stopped;
   };
   void settle(unsigned queue, unsigned returned);

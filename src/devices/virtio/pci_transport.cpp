@@ -350,9 +350,9 @@ void PciTransport::enable_queue(unsigned index) {
 void PciTransport::reset_queue(unsigned index) {
   QueueState& queue = queues_[index];
   if (!(driver_features_ & feature(kRingReset)) || queue.resetting || !queue.enabled) return;
-  const auto done = [this, index](uint64_t epoch) {
+  // A reset of the device that comes before the end of this one takes its place.
+  const auto done = [this, index] {
     MutexLock lock(mutex_);
-    if (epoch_ != epoch) return;
     queues_[index] = {.size = device_->queue_most_entries(index)};
     queue_vectors_[index].store(kNoVector, std::memory_order_release);
   };
@@ -361,11 +361,10 @@ void PciTransport::reset_queue(unsigned index) {
     return;
   }
   queue.resetting = true;
-  device_->worker().post([this, index, done, epoch = epoch_] { device_->stop_queue(index, [done, epoch] { done(epoch); }); });
+  device_->worker().post([this, index, done] { device_->stop_queue(index, done); });
 }
 
 void PciTransport::forget() {
-  ++epoch_;
   status_ = 0;
   resetting_ = false;
   device_feature_select_ = driver_feature_select_ = 0;

@@ -107,7 +107,6 @@ class PciTransport final : public pci::Function, private DriverPort {
   uint8_t status_ LODGE_GUARDED_BY(mutex_) = 0;
   bool resetting_ LODGE_GUARDED_BY(mutex_) = false;
   std::vector<QueueState> queues_ LODGE_GUARDED_BY(mutex_);
-  uint64_t epoch_ LODGE_GUARDED_BY(mutex_) = 0;  // counts resets, so that what was begun before one does not count after it
 };
 
 }  // namespace lodge::devices::virtio

@@ -105,7 +105,7 @@ bool Balloon::ask_statistics(std::function<void(const MemoryStatistics&)> tell) 
   const unsigned queue = statistics_queue();
   give_back(queue, statistics_, 0);
   interrupt(queue);
-  read_statistics(queue);
+  read_statistics(queue);  // asks to be told of the answer
   return true;
 }
 
@@ -114,8 +114,6 @@ void Balloon::read_statistics(unsigned queue) {
   while (!take(queue, statistics_))
     if (!allow_notifications(queue)) return;
   holds_statistics_ = true;
-  // The next one is the answer to the next question; one that is there already is seen then, too.
-  [[maybe_unused]] const bool another = allow_notifications(queue);
   std::vector<uint8_t> bytes;
   for (const iovec& piece : statistics_.readable()) {
     constexpr size_t kMost = 4096;

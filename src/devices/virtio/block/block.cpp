@@ -151,6 +151,7 @@ block::Task<> Block::carry_out(std::unique_ptr<Work> work) {
 
 void Block::finish(std::unique_ptr<Work> work, uint8_t status, uint64_t data_written) {
   const unsigned queue = work->queue;
+  hold(queue);
   const uint64_t room = work->chain.writable_bytes();
   if (room != 0) {
     const iovec& last = work->chain.writable().back();
@@ -159,7 +160,7 @@ void Block::finish(std::unique_ptr<Work> work, uint8_t status, uint64_t data_wri
   // What was written ends with the status only if all before it was; otherwise it is at least the data (2.7.8.2).
   give_back(queue, work->chain, data_written + 1 == room ? room : std::min(data_written, room));
   spare_.push_back(std::move(work));
-  if (interrupt_due_[queue]) return;
+  if (interrupt_due_[queue]) return release(queue);
   interrupt_due_[queue] = true;
   block::spawn(interrupt_later(queue));
 }
@@ -167,9 +168,11 @@ void Block::finish(std::unique_ptr<Work> work, uint8_t status, uint64_t data_wri
 // One interrupt for all that ends in one turn of the loop.
 block::Task<> Block::interrupt_later(unsigned queue) {
   co_await block::IoContext::yield();
-  if (!interrupt_due_[queue]) co_return;
-  interrupt_due_[queue] = false;
-  interrupt(queue);
+  if (interrupt_due_[queue]) {
+    interrupt_due_[queue] = false;
+    interrupt(queue);
+  }
+  release(queue);
 }
 
 block::Task<uint8_t> Block::perform(Work& work) {
@@ -274,6 +277,7 @@ block::Task<> Block::wait_for_retry() {
   if (!timer_) {
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     timerfd_settime(timer_.get(), 0, &kRetryInterval, nullptr);
+    hold(0);
     block::spawn(tick());
   }
   co_await retry_.wait();
@@ -288,6 +292,7 @@ block::Task<> Block::tick() {
     co_await block::IoContext::yield();
   }
   timer_.reset();
+  release(0);
 }
 
 void Block::queue_stopping(unsigned) {
