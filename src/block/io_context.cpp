@@ -175,7 +175,9 @@ void IoContext::run() {
 }
 
 void IoContext::turn() {
-  if (run_ready() | run_posted()) return wait(false);
+  // Both, whatever the first one finds.
+  const bool ready = run_ready(), posted = run_posted();
+  if (ready || posted) return wait(false);
   sleeping_ = true;
   // Whoever posted before it was set did not wake us.
   const bool sleep = !run_posted() && !stop_;

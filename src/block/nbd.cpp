@@ -168,7 +168,7 @@ struct Nbd::Command {
 Task<> Nbd::pump_in() {
   while (in_flight_) {
     if (nbd_aio_get_direction(handle_.get()) & LIBNBD_AIO_DIRECTION_READ) {
-      co_await context_.poll(socket_.get(), POLLIN);
+      static_cast<void>(co_await context_.poll(socket_.get(), POLLIN));
       // It may be another's turn by now: the library tells.
       if (nbd_aio_get_direction(handle_.get()) & LIBNBD_AIO_DIRECTION_READ) nbd_aio_notify_read(handle_.get());
       push_out();
@@ -183,7 +183,7 @@ Task<> Nbd::pump_in() {
 
 Task<> Nbd::pump_out() {
   while (nbd_aio_get_direction(handle_.get()) & LIBNBD_AIO_DIRECTION_WRITE) {
-    co_await context_.poll(socket_.get(), POLLOUT);
+    static_cast<void>(co_await context_.poll(socket_.get(), POLLOUT));
     if (nbd_aio_get_direction(handle_.get()) & LIBNBD_AIO_DIRECTION_WRITE) nbd_aio_notify_write(handle_.get());
   }
   pumping_out_ = false;

@@ -14,6 +14,7 @@ Task<Result<>> Image::commit(bool durable) {
     const auto table = refcounts_.take_dirty_table();
     auto mapping = metadata_.take_dirty(PageKind::Mapping);
     std::vector<std::pair<uint64_t, uint64_t>> l1;
+    l1.reserve(dirty_l1_.size());
     for (const uint64_t index : dirty_l1_) l1.emplace_back(index, l1_[index]);
     dirty_l1_.clear();
     auto freed = std::move(freed_);

@@ -273,6 +273,7 @@ Task<Result<>> Refcounts::correct(uint64_t cluster, uint64_t value) {
 
 std::vector<Refcounts::TableEntry> Refcounts::take_dirty_table() {
   std::vector<TableEntry> entries;
+  entries.reserve(dirty_entries_.size());
   for (const uint64_t index : dirty_entries_) entries.push_back({index, table_[index]});
   dirty_entries_.clear();
   return entries;

@@ -10,8 +10,8 @@ namespace {
 // Offsets in the capability (figure 6-10) and bits of message control (6.8.2.3).
 constexpr unsigned kControl = 2, kTable = 4, kPendingArray = 8, kBytes = 12;
 constexpr uint16_t kFunctionMask = 1 << 14, kEnable = 1 << 15;
-// An entry of the table (figure 6-11) and its vector control (6.8.2.9).
-constexpr unsigned kAddressLow = 0, kAddressHigh = 4, kData = 8, kVectorControl = 12;
+// An entry of the table (figure 6-11); behind the data its vector control (6.8.2.9).
+constexpr unsigned kAddressLow = 0, kAddressHigh = 4, kData = 8;
 constexpr uint32_t kMaskBit = 1;
 
 void put(std::span<uint8_t> at, uint32_t value) {

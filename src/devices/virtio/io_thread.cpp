@@ -48,7 +48,7 @@ class IoThread::CoroutineWatch final : public Watch {
   static block::Task<> wait(std::shared_ptr<State> state) {
     ++state->thread.watches_;
     while (!state->ended) {
-      co_await state->thread.context_->poll(state->event.get(), POLLIN);
+      static_cast<void>(co_await state->thread.context_->poll(state->event.get(), POLLIN));
       eventfd_t count = 0;
       if (!state->ended && eventfd_read(state->event.get(), &count) == 0) state->ready();
     }

@@ -14,7 +14,7 @@ namespace {
 constexpr unsigned kStatistics = 1, kDeflateOnOom = 2, kReporting = 5;
 // 5.5.4.
 constexpr size_t kTargetAt = 0, kActualAt = 4, kConfigBytes = 16;
-constexpr unsigned kInflate = 0, kDeflate = 1, kNoQueue = ~0u;
+constexpr unsigned kInflate = 0, kNoQueue = ~0u;
 constexpr uint16_t kEntries = 256;
 
 }  // namespace

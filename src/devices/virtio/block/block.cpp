@@ -285,7 +285,7 @@ block::Task<> Block::wait_for_retry() {
 
 block::Task<> Block::tick() {
   while (waiting_ != 0) {
-    co_await context_.poll(timer_.get(), POLLIN);
+    static_cast<void>(co_await context_.poll(timer_.get(), POLLIN));
     uint64_t expirations = 0;
     [[maybe_unused]] const ssize_t got = read(timer_.get(), &expirations, sizeof expirations);
     retry_.wake_all();

@@ -137,8 +137,8 @@ void call_same(CpuState& c, const SegmentRegister& cs, uint64_t offset, uint32_t
   frame.push(c.seg[kCs].selector);
   frame.push(c.next_rip);
   Stack stack = current_stack(c);
-  // The processors at hand push as the code called would: from 64-bit into compatibility mode by ESP or SP, and the rest of RSP becomes zero
-  // or stays, as there. (The manuals leave it open; seen by the host oracle.)
+  // The processors at hand push as the code called would: from 64-bit into compatibility mode by ESP or SP, and the rest of RSP becomes
+  // zero or stays, as there. (The manuals leave it open; seen by the host oracle.)
   if (stack.width == 8 && !(cs.attributes & attr::kL)) stack.width = c.seg[kSs].attributes & attr::kDb ? 4 : 2;
   c.gpr[kRsp] = write_frame(c, stack, frame);
   enter_code(c, cs, c.cpl, offset);

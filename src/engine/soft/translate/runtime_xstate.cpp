@@ -183,8 +183,8 @@ void xrstor(CpuState& c, uint64_t linear, bool supervisor, bool wide, uint32_t s
     if (get<uint32_t>(image + kMxcsr) & ~mask) raise(c, kGp, 0);
   }
   if (loaded & kSse) mmu_read(c, linear + kXmm, image + kXmm, xmm_bytes(c));
-  // The processors at hand look at the limit for all that the area has room for, also where nothing of it is in use; of the compacted format
-  // AMD's look at what is in use alone.
+  // The processors at hand look at the limit for all that the area has room for, also where nothing of it is in use; of the compacted
+  // format AMD's look at what is in use alone.
   const uint64_t checked = !compacted ? requested : c.intel_rules ? requested & layout : loaded;
   if ((checked & kAvxBit) && !code64(c)) (void)segment_linear(c, segment, offset + kAvx, kEnd - kAvx, false);
   if (loaded & kAvxBit) mmu_read(c, linear + kAvx, image + kAvx, xmm_bytes(c));
