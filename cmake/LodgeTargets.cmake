@@ -6,10 +6,16 @@ target_compile_options(lodge_flags INTERFACE
   -fno-strict-aliasing)
 target_include_directories(lodge_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
-  target_compile_options(lodge_flags INTERFACE -Wthread-safety)
+  # The deprecated thing is libstdc++ 12's own, within std::stable_sort.
+  target_compile_options(lodge_flags INTERFACE -Wthread-safety -Wno-deprecated-declarations)
 endif()
 if(LODGE_SANITIZE)
   target_compile_options(lodge_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(lodge_flags INTERFACE -fsanitize=address,undefined)
+endif()
+if(LODGE_FUZZ)
+  target_compile_options(lodge_flags INTERFACE
+    -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(lodge_flags INTERFACE -fsanitize=address,undefined)
 endif()
 

@@ -32,11 +32,13 @@ test_packages=(
     qemu-utils                              # qemu-img: images both ways
     iproute2 util-linux                     # namespaces, tap interfaces
     stress-ng                               # verifies itself in guests
+    clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )
 bench_packages=(
     qemu-system-x86                         # the peer
     xz-utils gzip openssl sqlite3 lua5.4 gcc libc6-dev zstd lz4
+    iperf3                                  # the other end of the guest's network
 )
 lint_packages=(clang-19 clang-tidy-19 clang-format-19)
 
