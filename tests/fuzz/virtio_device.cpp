@@ -154,16 +154,17 @@ class Guest {
   // All that was posted is done, and all that was rung.
   void settle() {
     if (io_)
-      for (int turn = 0; turn < 3; ++turn) {
-        std::promise<void> done;
-        io_->post([&done] { done.set_value(); });
-        done.get_future().wait();
-      }
+      // One way there and back, which takes longest, for all that goes on in several turns of the loop.
+      io_->call([]() -> block::Task<int> {
+        for (int turn = 0; turn < 4; ++turn) co_await block::IoContext::yield();
+        co_return 0;
+      });
     else
       worker_.run();
   }
-  void write(uint64_t at, unsigned size, uint64_t value) {
-    transport_->write_bar(0, at, size, value);
+  void write(uint64_t at, unsigned size, uint64_t value) { transport_->write_bar(0, at, size, value); }
+  void write_and_settle(uint64_t at, unsigned size, uint64_t value) {
+    write(at, size, value);
     settle();
   }
   // As a driver should, up to its first buffers; `shape` leaves features out.
@@ -193,6 +194,7 @@ class Guest {
       write(0x1c, 2, 1);
     }
     if (!(shape & 0x10)) write(0x14, 1, 0xf);
+    settle();  // once: a disk's thread is far away
   }
   void step(Input& input) {
     switch (input.take<uint8_t>() % 16) {
@@ -202,18 +204,18 @@ class Guest {
       case 3: rings_[input.take<uint8_t>() % rings_.size()].offer(memory_, input); break;
       case 4:
       case 5:
-      case 6: write(0x3000, 2, 0); break;
+      case 6: write_and_settle(0x3000, 2, 0); break;
       case 7:
       case 8: memory_.put(input.take<uint16_t>() * uint64_t{4}, input.take_bytes(input.take<uint8_t>())); break;
       case 9: {
         const auto at = input.take<uint16_t>() % 0x3c, size = 1 << input.take<uint8_t>() % 4;
-        write(at, static_cast<unsigned>(size), input.take<uint64_t>());
+        write_and_settle(at, static_cast<unsigned>(size), input.take<uint64_t>());
         break;
       }
       case 10: {
         const auto at = input.take<uint16_t>() % 0x8000, size = 1 << input.take<uint8_t>() % 4;
         static_cast<void>(transport_->read_bar(0, at, static_cast<unsigned>(size)));
-        write(at, static_cast<unsigned>(size), input.take<uint64_t>());
+        write_and_settle(at, static_cast<unsigned>(size), input.take<uint64_t>());
         break;
       }
       case 11: {
@@ -227,11 +229,11 @@ class Guest {
       case 13: happen(input); break;
       case 14:  // a queue's reset, and back
         write(0x16, 2, input.take<uint8_t>() % (queues_ + 1));
-        write(0x3a, 2, 1);
-        write(0x1c, 2, 1);
+        write_and_settle(0x3a, 2, 1);
+        write_and_settle(0x1c, 2, 1);
         break;
       default:
-        write(0x14, 1, 0);
+        write_and_settle(0x14, 1, 0);
         require(transport_->read_bar(0, 0x14, 1) == 0 || io_, "a reset that does not end");
         rings_.clear();
         set_up(input.take<uint8_t>(), input);
