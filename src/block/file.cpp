@@ -118,7 +118,6 @@ Result<> File::look_at() {
   if (S_ISDIR(found.st_mode)) return fail(ErrorKind::Usage, "{}: is a folder, not an image", name());
   if (!S_ISREG(found.st_mode) && !S_ISBLK(found.st_mode)) return fail(ErrorKind::Usage, "{}: is neither a file nor a block device", name());
   device_ = S_ISBLK(found.st_mode);
-  identity_ = {found.st_dev, found.st_ino};
   size_ = static_cast<uint64_t>(found.st_size);
   if (device_ && ioctl(fd_.get(), BLKGETSIZE64, &size_) != 0) return io_failure(*this, "cannot ask for the device's size", errno);
   if (direct()) alignment_ = kDirectAlignment;

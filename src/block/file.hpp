@@ -45,8 +45,6 @@ class File final : public Node {
   static Result<std::unique_ptr<File>> temporary(IoContext& context, const FileOptions& options);
 
   [[nodiscard]] std::string_view kind() const override { return device_ ? "host_device" : "file"; }
-  // The same for two nodes of one file, whatever names it has.
-  [[nodiscard]] std::pair<uint64_t, uint64_t> identity() const { return identity_; }
   [[nodiscard]] uint64_t size() const override { return size_; }
   [[nodiscard]] bool read_only() const override { return options_.read_only; }
   [[nodiscard]] Limits limits() const override;
@@ -78,7 +76,6 @@ class File final : public Node {
   Fd fd_;
   FileOptions options_;
   bool device_ = false;
-  std::pair<uint64_t, uint64_t> identity_;  // device, inode
   bool can_punch_ = true, can_zero_ = true, write_at_once_ = true;
   uint32_t alignment_ = 1;  // of O_DIRECT
   uint64_t size_ = 0;

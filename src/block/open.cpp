@@ -35,8 +35,8 @@ class Opener {
   Task<Result<std::unique_ptr<Node>>> open(std::string name, std::optional<Format> format, bool writable) {
     FileOptions file_options{.read_only = !writable, .cache = options_.cache, .discard = options_.discard};
     if (options_.force_share) file_options.sharing = Sharing::ForceShare;
+    if (auto again = come_by(name); !again) co_return std::unexpected(std::move(again).error());
     CO_TRY_VALUE(protocol, open_protocol(context_, name, file_options));
-    if (auto again = come_by(*protocol); !again) co_return std::unexpected(std::move(again).error());
 
     std::array<std::byte, kSector> sector{};
     const uint64_t there = std::min(kSector, protocol->size());
@@ -57,18 +57,19 @@ class Opener {
   }
 
  private:
-  // A file of the chain that was there before: the chain would never end.
-  Result<> come_by(const Node& protocol) {
-    if (const auto* file = dynamic_cast<const File*>(&protocol)) {
-      if (std::ranges::find(seen_, file->identity()) != seen_.end())
-        return fail(ErrorKind::Usage,
-                    "{}: the chain of backing files comes back to this image; give one of them another backing file "
-                    "with 'lodge image rebase -u'",
-                    protocol.name());
-      seen_.push_back(file->identity());
-    }
-    if (++depth_ > kDeepest)
-      return fail(ErrorKind::Usage, "{}: the chain of backing files has more than {} images", protocol.name(), kDeepest);
+  // A file of the chain that was there before: the chain would never end. Looked for before it is opened, or its own lock is in the way.
+  Result<> come_by(const std::string& name) {
+    if (++depth_ > kDeepest) return fail(ErrorKind::Usage, "{}: the chain of backing files has more than {} images", name, kDeepest);
+    struct stat found{};
+    const std::string path = path_of(name);
+    if (path.empty() || stat(path.c_str(), &found) != 0) return {};
+    const std::pair<uint64_t, uint64_t> identity(found.st_dev, found.st_ino);
+    if (std::ranges::find(seen_, identity) != seen_.end())
+      return fail(ErrorKind::Usage,
+                  "{}: the chain of backing files comes back to this image; give one of them another backing file with "
+                  "'lodge image rebase -u'",
+                  name);
+    seen_.push_back(identity);
     return {};
   }
 

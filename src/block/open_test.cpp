@@ -75,6 +75,8 @@ TEST_F(Open, ChainThatComesBack) {
   EXPECT_TRUE(contains(fault(b), "the chain of backing files comes back to this image")) << fault(b);
   const std::string own = make("own", {.backing_file = "own", .backing_format = "qcow2"});
   EXPECT_TRUE(contains(fault(own), "comes back")) << fault(own);
+  // Not "the image is in use", which it is by ourselves.
+  EXPECT_TRUE(contains(fault(b, {.read_only = false}), "comes back")) << fault(b, {.read_only = false});
 }
 
 TEST_F(Open, BackingFileThatIsMissingOrOfAnotherFormat) {

@@ -42,6 +42,11 @@ class NewFile {
   NewFile& operator=(const NewFile&) = delete;
 
   [[nodiscard]] const std::string& written() const { return written_; }
+  // The error with the name that the user gave instead.
+  [[nodiscard]] std::unexpected<Error> failure(Error error) const {
+    if (const size_t at = error.message.find(written_); beside_ && at != std::string::npos) error.message.replace(at, written_.size(), path_);
+    return std::unexpected(std::move(error));
+  }
   // An old file of the name that is in use must not be replaced.
   [[nodiscard]] Result<> check_old(IoContext& context) const {
     if (!beside_ || access(path_.c_str(), F_OK) != 0) return {};
@@ -139,11 +144,14 @@ struct Convert {
     NewFile file(paths.back());
     if (auto free = file.check_old(context); !free) co_return std::unexpected(std::move(free).error());
     Target resolved = *what;  // names in it are of the image's folder, where it is written too
-    CO_TRY_VALUE(made, make_image(context, file.written(), resolved, *cache));
+    auto image = co_await make_image(context, file.written(), resolved, *cache);
+    if (!image) co_return file.failure(std::move(image).error());
+    std::unique_ptr<Node> made = std::move(*image);
     if (!what->qcow2.backing_file.empty() && made->size()) CO_TRY(set_backing(context, *made, *what));
     const bool zero = what->preallocation == block::qcow2::Preallocation::Off && !(made->file() && is_device(*made->file()));
     auto done = co_await fill(sources, *made, *how_sparse, zero && what->qcow2.backing_file.empty(), size);
-    CO_TRY(close(*made, std::move(done)));
+    auto closed = co_await close(*made, std::move(done));
+    if (!closed) co_return file.failure(std::move(closed).error());
     made.reset();
     if (auto finished = file.finish(); !finished) co_return std::unexpected(std::move(finished).error());
     co_return 0;
