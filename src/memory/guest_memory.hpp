@@ -63,4 +63,21 @@ class GuestMemory {
   WriteObserver* observer_ = nullptr;
 };
 
+// Ranges that a device is about to write, announced for as long as this lives. All of them are RAM.
+class AnnouncedWrites {
+ public:
+  AnnouncedWrites(const GuestMemory& memory, std::vector<Range> ranges) : memory_(memory), ranges_(std::move(ranges)) {
+    for (const Range& range : ranges_) memory_.begin_write(range.guest_physical, range.size);
+  }
+  ~AnnouncedWrites() {
+    for (const Range& range : ranges_) memory_.commit_write(range.guest_physical, range.size);
+  }
+  AnnouncedWrites(const AnnouncedWrites&) = delete;
+  AnnouncedWrites& operator=(const AnnouncedWrites&) = delete;
+
+ private:
+  const GuestMemory& memory_;
+  const std::vector<Range> ranges_;
+};
+
 }  // namespace lodge::memory

@@ -67,7 +67,9 @@ class HostBridge::Slot final : public FunctionPort {
   }
 
   void send_message(uint64_t address, uint32_t data) override { bridge_.board_.send_message(address, data); }
-  void set_intx(bool level) override { bridge_.set_line(line_of(device, function.interrupt_pin()), device * kFunctions + number, level); }
+  void set_intx(bool level) override {
+    bridge_.set_line(bridge_.board_.line_of(device, function.interrupt_pin()), device * kFunctions + number, level);
+  }
 
   [[nodiscard]] bool attach(unsigned index, uint64_t address) {
     const uint64_t size = function.bar(index).size;
@@ -181,14 +183,15 @@ HostBridge::~HostBridge() = default;
 Result<std::unique_ptr<HostBridge>> HostBridge::create(Board board) {
   std::unique_ptr<HostBridge> bridge(new HostBridge(std::move(board)));
   TRY(bridge->attach());
-  TRY(bridge->plug(*bridge->root_, 0));
+  TRY(bridge->plug(bridge->board_.bridge ? *bridge->board_.bridge : *bridge->root_, 0));
   return bridge;
 }
 
 Result<> HostBridge::attach() {
   TRY(board_.ports.attach(kConfigAddress, 4, *address_port_, "PCI configuration address"));
   TRY(board_.ports.attach(kConfigData, 4, *data_port_, "PCI configuration data"));
-  return board_.memory.attach(board_.ecam, kEcamBytes, *ecam_, "PCI configuration");
+  if (!board_.ecam) return {};
+  return board_.memory.attach(*board_.ecam, kEcamBytes, *ecam_, "PCI configuration");
 }
 
 Result<> HostBridge::plug(Function& function, unsigned device, unsigned number) {
@@ -289,7 +292,7 @@ Result<> HostBridge::assign_resources() {
     for (unsigned i = 0; i < Function::kBars; ++i)
       if (slot->function.bar(i).kind != BarKind::None) all.push_back({&slot->function, i});
     if (const unsigned pin = slot->function.interrupt_pin(); pin != 0)
-      slot->function.set_interrupt_line(board_.interrupt_numbers[line_of(slot->device, pin)]);
+      slot->function.set_interrupt_line(board_.interrupt_numbers[board_.line_of(slot->device, pin)]);
   }
   // The large ones first leave no gaps; and those that have no choice before those that have.
   std::ranges::stable_sort(all, [](const Wanted& a, const Wanted& b) {

@@ -4,7 +4,7 @@
 // A BAR answers while its command bit is set, it lies in the window of its kind, and no other BAR that came first lies there. One that must
 // give way is placed as soon as the other has gone.
 //
-// As there is no firmware, assign_resources() does what firmware would: it gives every BAR an address and enables decoding.
+// Where there is no firmware, assign_resources() does what firmware would: it gives every BAR an address and enables decoding.
 //
 // Locks: the one on configuration space first, then those of the functions and of the buses, then that of the interrupt lines.
 // Threads: configuration and windows from any vCPU's thread; plug() and assign_resources() before the first of them runs.
@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,10 +42,13 @@ class HostBridge {
     // Only a dword at 0xCF8 is this bridge's; all else there goes to what lies under it, such as the reset control at 0xCF9.
     const PortBus& beside_config_address;
     Window io, memory32, memory64;
-    uint64_t ecam;
-    SendMessage send_message;                      // any thread
-    std::array<IrqPin, kPins> lines;               // level-triggered, driven from any thread
-    std::array<uint8_t, kPins> interrupt_numbers;  // what the interrupt line registers say of them
+    std::optional<uint64_t> ecam;                       // none: a machine without memory-mapped configuration
+    SendMessage send_message;                           // any thread
+    std::array<IrqPin, kPins> lines;                    // level-triggered, driven from any thread
+    std::array<uint8_t, kPins> interrupt_numbers = {};  // what assign_resources() says of them in the interrupt line registers
+    // Which line a device's pin (1: INTA#) leads to: the board's wiring, as the ACPI tables or the firmware must know it.
+    unsigned (*line_of)(unsigned device, unsigned pin) = &HostBridge::line_of;
+    Function* bridge = nullptr;  // what answers as device 0; null: a bridge without registers of its own. It outlives this object.
   };
   static Result<std::unique_ptr<HostBridge>> create(Board board);
   ~HostBridge();
@@ -55,7 +59,7 @@ class HostBridge {
   Result<> plug(Function& function, unsigned device, unsigned number = 0) LODGE_EXCLUDES(mutex_);
   Result<> assign_resources() LODGE_EXCLUDES(mutex_);
 
-  // Which line a device's pin (1: INTA#) leads to, as the ACPI tables must say too.
+  // The usual wiring.
   [[nodiscard]] static constexpr unsigned line_of(unsigned device, unsigned pin) { return (device + pin - 1) % kPins; }
 
  private:
