@@ -32,6 +32,8 @@ test_packages=(
     qemu-utils                              # qemu-img: images both ways
     iproute2 util-linux                     # namespaces, tap interfaces
     stress-ng                               # verifies itself in guests
+    seabios                                 # firmware
+    grub-common grub-pc-bin xorriso mtools  # CDs that boot
     clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )

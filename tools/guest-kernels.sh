@@ -4,7 +4,8 @@
 #   tools/guest-kernels.sh [FLAVOUR...]     flavours: amd64 cloud-amd64 686-pae (default: all)
 #
 # For each flavour build/guests/FLAVOUR/ then holds `vmlinuz`, `config`, `release` (what uname -r will say) and
-# `modules/` (the few modules that guests here use; `modules/order` names those that a guest loads, in this order). The
+# `modules/` (the few modules that guests here use; `modules/order` names those that a guest loads, in this order, and
+# `modules/order.pc` those that it loads besides on a PC with old-fashioned disks). The
 # 686-pae flavour comes with `busybox`, a 32-bit one.
 # A flavour that cannot be had leaves `unavailable` with the reason in its folder; the exit code is 1 then.
 #
@@ -26,9 +27,14 @@ guest_modules=(
     virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
     virtio_blk failover net_failover virtio_net rng-core virtio-rng virtio_balloon virtio_console
 )
+# Disks and CDs on IDE.
+pc_modules=(
+    scsi_common scsi_mod libata ata_piix ata_generic
+    crct10dif_common crct10dif_generic crc-t10dif crc64 crc64_rocksoft_generic crc64-rocksoft t10-pi sd_mod cdrom sr_mod isofs
+)
 # The nested machine's (tools/nested-kvm.py).
 nested_modules=(irqbypass kvm ccp kvm-amd kvm-intel)
-wanted_modules="${guest_modules[*]} ${nested_modules[*]}"
+wanted_modules="${guest_modules[*]} ${pc_modules[*]} ${nested_modules[*]}"
 
 apt_options=(
     -qq
@@ -84,6 +90,15 @@ download() {
     return 1
 }
 
+# list_modules FOLDER MODULE...: the files of those that are there; the others are built in.
+list_modules() {
+    local folder=$1 module
+    shift
+    for module in "$@"; do
+        [[ ! -e $folder/$module.ko ]] || echo "$module.ko"
+    done
+}
+
 # unpack_kernel FOLDER: takes kernel, configuration and modules out of FOLDER/package.deb.
 unpack_kernel() {
     local folder=$1 tree=$1/tree
@@ -92,10 +107,8 @@ unpack_kernel() {
     dpkg-deb --fsys-tarfile "$folder/package.deb" | tar -x -C "$tree" --wildcards './boot/vmlinuz-*' './boot/config-*' './lib/modules/*/kernel/*.ko*'
     find "$tree/lib/modules" -regextype posix-extended -regex ".*/(${wanted_modules// /|})\.ko(\.xz)?" -exec cp -t "$folder/modules" {} +
     find "$folder/modules" -name '*.xz' -exec xz -d -f {} +
-    local module
-    for module in "${guest_modules[@]}"; do
-        [[ ! -e $folder/modules/$module.ko ]] || echo "$module.ko"
-    done >"$folder/modules/order"
+    list_modules "$folder/modules" "${guest_modules[@]}" >"$folder/modules/order"
+    list_modules "$folder/modules" "${pc_modules[@]}" >"$folder/modules/order.pc"
     echo "$wanted_modules" >"$folder/modules/wanted"
     mv "$tree"/boot/config-* "$folder/config"
     basename "$tree"/boot/vmlinuz-* | sed 's/^vmlinuz-//' >"$folder/release"

@@ -156,8 +156,9 @@ class Archive:
         return header + b"\0" * (-len(header) % 4) + data + b"\0" * (-len(data) % 4)
 
 
-def basic_image(busybox="/bin/busybox", modules=None, script=None):
-    """The guest's user space: busybox, /init, modules; `script` is the text of a script to run instead of a prompt."""
+def basic_image(busybox="/bin/busybox", modules=None, script=None, pc=False):
+    """The guest's user space: busybox, /init, modules, with those for a PC's old-fashioned disks if asked; `script` is the text of a
+    script to run instead of a prompt."""
     archive = Archive()
     for name in ("proc", "sys", "dev", "tmp", "root", "run", "bin", "sbin", "etc", "lib"):
         archive.folder(name)
@@ -172,20 +173,23 @@ def basic_image(busybox="/bin/busybox", modules=None, script=None):
     archive.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", "root:x:0:\n")
     if modules and os.path.isdir(modules):
-        with open(os.path.join(modules, "order"), encoding="utf-8") as stream:
-            names = stream.read().split()
-        for name in [*names, "order"]:
+        names = []
+        for listed in ("order", "order.pc") if pc else ("order",):
+            with open(os.path.join(modules, listed), encoding="utf-8") as stream:
+                names += stream.read().split()
+        for name in names:
             archive.host_file(os.path.join(modules, name), f"lib/modules/{name}")
+        archive.file("lib/modules/order", "".join(f"{name}\n" for name in names))
     if script is not None:
         archive.file("lodge-run", script, 0o755)
     return archive
 
 
-def flavour_image(folder, script=None):
+def flavour_image(folder, script=None, pc=False):
     """The image for the kernel in build/guests/FLAVOUR (see tools/guest-kernels.sh)."""
     own_busybox = os.path.join(folder, "busybox")
     busybox = own_busybox if os.path.exists(own_busybox) else "/bin/busybox"
-    return basic_image(busybox, os.path.join(folder, "modules"), script)
+    return basic_image(busybox, os.path.join(folder, "modules"), script, pc)
 
 
 def main():

@@ -23,8 +23,8 @@ uint16_t with_byte(uint16_t old, uint64_t index, uint8_t value) {
 
 }  // namespace
 
-AcpiPm::AcpiPm(IrqPin sci, const Clock& clock, Host host)
-    : sci_(std::move(sci)), clock_(clock), host_(std::move(host)), start_ns_(clock.monotonic_ns()) {}
+AcpiPm::AcpiPm(IrqPin sci, const Clock& clock, const Layout& layout, Host host)
+    : sci_(std::move(sci)), clock_(clock), layout_(layout), host_(std::move(host)), start_ns_(clock.monotonic_ns()) {}
 
 uint64_t AcpiPm::ticks() const {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(clock_.monotonic_ns() - start_ns_) * kTimerHz / kSecondNs);
@@ -87,8 +87,9 @@ uint8_t AcpiPm::read_byte(uint64_t offset) {
     if (offset == kTimerBlock) latched_ticks_ = static_cast<uint32_t>(ticks());
     return byte_of(latched_ticks_, offset - kTimerBlock);
   }
-  if (offset >= kGpe0Block && offset < kGpe0Block + 2) return byte_of(gpe_status_, offset - kGpe0Block);
-  if (offset >= kGpe0Block + 2 && offset < kGpe0Block + kGpe0Bytes) return byte_of(gpe_enable_, offset - kGpe0Block - 2);
+  const uint64_t gpe0 = layout_.gpe0_block;
+  if (offset >= gpe0 && offset < gpe0 + 2) return byte_of(gpe_status_, offset - gpe0);
+  if (offset >= gpe0 + 2 && offset < gpe0 + kGpe0Bytes) return byte_of(gpe_enable_, offset - gpe0 - 2);
   return 0;
 }
 
@@ -96,10 +97,11 @@ uint8_t AcpiPm::read_byte(uint64_t offset) {
 bool AcpiPm::write_control_high(uint8_t value) {
   control_ = with_byte(control_, 1, value) & kControlBits;
   const uint8_t type = (control_ & kSleepTypeMask) >> 10;
-  return (value & (kSleepEnable >> 8)) && type == kSleepTypeS5;
+  return (value & (kSleepEnable >> 8)) && type == layout_.soft_off_sleep;
 }
 
 void AcpiPm::write_byte(uint64_t offset, uint8_t value) {
+  const uint64_t gpe0 = layout_.gpe0_block;
   bool off = false;
   {
     MutexLock lock(mutex_);
@@ -112,10 +114,10 @@ void AcpiPm::write_byte(uint64_t offset, uint8_t value) {
       control_ = with_byte(control_, 0, value) & kControlBits;
     else if (offset == kControlBlock + 1)
       off = write_control_high(value);
-    else if (offset >= kGpe0Block && offset < kGpe0Block + 2)
-      gpe_status_ &= static_cast<uint16_t>(~(value << (8 * (offset - kGpe0Block))));
-    else if (offset >= kGpe0Block + 2 && offset < kGpe0Block + kGpe0Bytes)
-      gpe_enable_ = with_byte(gpe_enable_, offset - kGpe0Block - 2, value);
+    else if (offset >= gpe0 && offset < gpe0 + 2)
+      gpe_status_ &= static_cast<uint16_t>(~(value << (8 * (offset - gpe0))));
+    else if (offset >= gpe0 + 2 && offset < gpe0 + kGpe0Bytes)
+      gpe_enable_ = with_byte(gpe_enable_, offset - gpe0 - 2, value);
     update_pin();
   }
   if (off && host_.power_off) host_.power_off();

@@ -1,7 +1,8 @@
 // ACPI fixed hardware: PM1 event and control blocks, power management timer, general-purpose events.
 //
 // After the ACPI specification 6.5, section 4.8. There is no SMI: ACPI mode is always on (SCI_EN reads 1, the
-// FADT's SMI_CMD is 0). One port block, laid out by the constants below.
+// FADT's SMI_CMD is 0). One port block: the PM1 blocks and the timer as every Intel chip has them, the general-purpose events where the
+// board's chip does.
 // Threads: any.
 #pragma once
 
@@ -17,15 +18,19 @@ namespace lodge::devices {
 
 class AcpiPm final : public BytePortDevice {
  public:
-  static constexpr uint16_t kEventBlock = 0, kControlBlock = 4, kTimerBlock = 8, kGpe0Block = 0x20;  // offsets
-  static constexpr uint16_t kEventBytes = 4, kControlBytes = 2, kTimerBytes = 4, kGpe0Bytes = 4, kBlockBytes = 0x24;
-  static constexpr uint8_t kSleepTypeS5 = 5;  // what the DSDT's \_S5 must say
+  static constexpr uint16_t kEventBlock = 0, kControlBlock = 4, kTimerBlock = 8;  // offsets
+  static constexpr uint16_t kEventBytes = 4, kControlBytes = 2, kTimerBytes = 4, kGpe0Bytes = 4;
 
+  // Where the chips differ.
+  struct Layout {
+    uint16_t gpe0_block;     // offset of GPE0's status and enable registers, behind the timer
+    uint8_t soft_off_sleep;  // the SLP_TYP of S5: what the DSDT's \_S5 must say
+  };
   struct Host {
     std::function<void()> power_off;  // SLP_EN with the type of S5; called without the lock
     std::function<void()> changed;    // deadline() may have moved closer
   };
-  AcpiPm(IrqPin sci, const Clock& clock, Host host);
+  AcpiPm(IrqPin sci, const Clock& clock, const Layout& layout, Host host);
 
   void press_power_button() LODGE_EXCLUDES(mutex_);
   void rtc_interrupt() LODGE_EXCLUDES(mutex_);            // the clock raised IRQ 8: RTC_STS
@@ -46,6 +51,7 @@ class AcpiPm final : public BytePortDevice {
 
   IrqPin sci_;
   const Clock& clock_;
+  const Layout layout_;
   Host host_;
   uint64_t start_ns_;
   Mutex mutex_;

@@ -12,7 +12,10 @@ class Pm : public testing::Test {
   FakeClock clock;
   bool sci = false;
   int power_offs = 0;
-  AcpiPm pm{IrqPin([this](bool level) { sci = level; }), clock, {.power_off = [this] { ++power_offs; }, .changed = {}}};
+  AcpiPm pm{IrqPin([this](bool level) { sci = level; }),
+            clock,
+            {.gpe0_block = 0x20, .soft_off_sleep = 5},
+            {.power_off = [this] { ++power_offs; }, .changed = {}}};
 };
 constexpr uint64_t kStatus = 0, kEnable = 2, kControl = 4, kTimer = 8, kGpeStatus = 0x20, kGpeEnable = 0x22;
 

@@ -1,12 +1,49 @@
 #include "machine/config.hpp"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 
 namespace lodge::machine {
 
+Result<> place_drives(Config& config) {
+  constexpr unsigned kIdePlaces = 4;
+  // A disk is the first channel's first if it can; a CD the second channel's, where systems of old look for it.
+  constexpr std::array<unsigned, kIdePlaces> kDiskPlaces{0, 1, 3, 2}, kOpticalPlaces{2, 3, 1, 0};
+  std::array<bool, kIdePlaces> taken{};
+  unsigned number = 0, on_virtio = 0;
+  for (DriveConfig& drive : config.drives) {
+    drive.number = number++;
+    if (drive.interface == DriveInterface::Automatic)
+      drive.interface = config.kind() == Kind::Direct ? DriveInterface::Virtio : DriveInterface::Ide;
+    if (drive.optical) drive.disk.read_only = true;
+    if (drive.interface != DriveInterface::Ide) {
+      // Each is a device of PCI bus 0.
+      const unsigned most = config.kind() == Kind::Direct ? kMaximumDrives : kMaximumVirtioDrivesOfPc;
+      if (++on_virtio > most) return fail(ErrorKind::Usage, "{}: this machine has places for {} disks on virtio", drive.file, most);
+      continue;
+    }
+    if (config.kind() == Kind::Direct)
+      return fail(ErrorKind::Usage, "{}: the machine direct has no IDE: use if=virtio, or --machine pc", drive.file);
+    const auto& places = drive.optical ? kOpticalPlaces : kDiskPlaces;
+    const auto place = std::ranges::find_if(places, [&](unsigned which) { return !taken[which]; });
+    if (place == places.end())
+      return fail(ErrorKind::Usage, "{}: IDE has places for {} drives: connect it with --drive file={},if=virtio", drive.file, kIdePlaces,
+                  drive.file);
+    drive.place = *place;
+    taken[*place] = true;
+  }
+  return {};
+}
+
 Result<> validate(const Config& config) {
-  if (config.kernel.empty()) return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
+  if (!config.machine && config.kernel.empty() && config.drives.empty())
+    return fail(ErrorKind::Usage, "nothing to boot from: give a DISK, --cdrom FILE, or --kernel FILE (a bzImage or an ELF vmlinux)");
+  if (config.kind() == Kind::Direct && config.kernel.empty())
+    return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
+  if (config.kind() != Kind::Direct && (!config.kernel.empty() || !config.initrd.empty() || !config.append.empty()))
+    return fail(ErrorKind::Usage, "--kernel, --initrd and --append are the machine direct's: leave --machine out");
   if (config.memory < kMinimumMemory)
     return fail(ErrorKind::Usage, "-m {} KiB is too little memory: a machine has at least {} MiB", config.memory >> 10,
                 kMinimumMemory / kMiB);

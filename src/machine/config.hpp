@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,18 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 constexpr uint64_t kMinimumMemory = 16 * kMiB;
 constexpr uint64_t kMaximumMemory = uint64_t{1} << 40;
-constexpr size_t kMaximumDrives = 24, kMaximumNics = 4;
+constexpr size_t kMaximumDrives = 24, kMaximumVirtioDrivesOfPc = 22, kMaximumNics = 4;
 constexpr uint32_t kMaximumVcpus = 254;  // 8-bit APIC ids; 0xff is the broadcast
+
+enum class Kind : uint8_t {
+  Direct,  // boots a kernel itself: PCI and virtio, no firmware
+  Pc,      // Intel's 440FX and PIIX, started by firmware
+};
 
 struct Config {
   std::string name;                 // shown by ps as "lodge NAME"; empty: after the kernel's file
+  std::optional<Kind> machine;      // nothing: as kind() has it
+  std::string firmware = "bios";    // of kinds that have it: "bios" or a path
   std::string kernel;               // path: bzImage or ELF vmlinux
   std::string initrd;               // path, or empty
   std::string append;               // the guest kernel's command line
@@ -47,7 +55,12 @@ struct Config {
   std::string state_trace;             // soft engine with a virtual clock: file for the processor's states; empty: none
   uint64_t state_trace_every = 1'000'000, state_trace_from = 0;  // instructions
   bool virtual_clock = false;                                    // soft engine only: time is a function of the instructions executed
+
+  [[nodiscard]] Kind kind() const { return machine.value_or(kernel.empty() ? Kind::Pc : Kind::Direct); }
 };
+
+// Gives each drive its number, the interface that the machine has for it, and its place there. ErrorKind::Usage when there is none.
+[[nodiscard]] Result<> place_drives(Config& config);
 
 // ErrorKind::Usage with what is wrong and what would be right. Looks at no file.
 [[nodiscard]] Result<> validate(const Config& config);

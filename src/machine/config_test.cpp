@@ -24,6 +24,8 @@ TEST(Config, RefusesWhatCannotBe) {
   Config config = good();
   config.kernel.clear();
   expect_refused(config, "--kernel");
+  config.machine = Kind::Direct;
+  expect_refused(config, "--kernel");
   config = good();
   config.vcpus = 0;
   expect_refused(config, "-c 0");

@@ -5,7 +5,7 @@
 namespace lodge::machine {
 
 Result<std::unique_ptr<ConsoleLine>> ConsoleLine::open(const std::string& specification, std::function<void()> quit) {
-  std::unique_ptr<ConsoleLine> line(new ConsoleLine(TRY(devices::virtio::LoopThread::start("console"))));
+  std::unique_ptr<ConsoleLine> line(new ConsoleLine(TRY(devices::LoopThread::start("console"))));
   line->backend_ =
       TRY(line->thread_->call([&] { return console::open_backend("--console", specification, line->thread_->loop(), std::move(quit)); }));
   return line;

@@ -9,7 +9,7 @@
 
 #include "console/backend.hpp"
 #include "devices/virtio/console/console.hpp"
-#include "devices/virtio/loop_thread.hpp"
+#include "devices/worker/loop_thread.hpp"
 
 namespace lodge::machine {
 
@@ -26,9 +26,9 @@ class ConsoleLine {
   void shut_down() { backend_->shut_down(); }
 
  private:
-  explicit ConsoleLine(std::unique_ptr<devices::virtio::LoopThread> thread) : thread_(std::move(thread)) {}
+  explicit ConsoleLine(std::unique_ptr<devices::LoopThread> thread) : thread_(std::move(thread)) {}
 
-  std::unique_ptr<devices::virtio::LoopThread> thread_;
+  std::unique_ptr<devices::LoopThread> thread_;
   std::unique_ptr<console::Backend> backend_;
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <condition_variable>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -28,6 +29,7 @@ struct Script {
   bool halted_with_interrupts_off = false;  // afterwards: what get_mp_state() and get_regs() say
   std::vector<uint32_t> read;               // what the guest's IN instructions got
   std::vector<std::pair<uint32_t, bool>> lines;
+  std::map<uint32_t, kvm_userspace_memory_region> slots;  // of the VM that was made last
   size_t next_boot = 0;
   kvm_regs entry{};
   kvm_sregs entry_sregs{};
@@ -135,11 +137,20 @@ struct Bell final : engine::DoorbellEvent {
 class Vm final : public engine::Vm {
  public:
   explicit Vm(Script& script) : script_(script) {
+    script.slots.clear();
     if (script.next_boot < script.boots.size()) exits_ = script.boots[script.next_boot++];
   }
   void begin_write(uint64_t, uint64_t) noexcept override {}
   void commit_write(uint64_t, uint64_t) noexcept override {}
-  Result<> set_user_memory_region(const kvm_userspace_memory_region&) override { return {}; }
+  // As KVM has it: a slot that is there is deleted before it becomes another.
+  Result<> set_user_memory_region(const kvm_userspace_memory_region& region) override {
+    if (region.memory_size == 0) {
+      script_.slots.erase(region.slot);
+      return {};
+    }
+    if (!script_.slots.emplace(region.slot, region).second) return fail(ErrorKind::Internal, "slot {} is there already", region.slot);
+    return {};
+  }
   Result<std::vector<uint64_t>> get_dirty_log(uint32_t) override { return std::vector<uint64_t>{}; }
   Result<std::unique_ptr<engine::Vcpu>> create_vcpu(uint32_t id) override {
     return std::make_unique<Vcpu>(script_, id == 0 ? exits_ : std::vector<Exit>{});

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,27 +13,13 @@
 
 #include "base/log.hpp"
 #include "console/cleanup.hpp"
+#include "machine/firmware.hpp"
+#include "machine/input_file.hpp"
 #include "machine/machine.hpp"
 
 namespace lodge::machine {
 
 namespace {
-
-Result<std::vector<uint8_t>> read_file(const std::string& path, const char* what) {
-  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  struct stat status{};
-  if (!fd || fstat(fd.get(), &status) != 0) return fail(ErrorKind::Usage, "{} {}: {}", what, path, os_error("cannot read it").message);
-  if (!S_ISREG(status.st_mode)) return fail(ErrorKind::Usage, "{} {}: not a regular file", what, path);
-  std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
-  for (size_t at = 0; at < bytes.size();) {
-    const ssize_t got = read(fd.get(), bytes.data() + at, bytes.size() - at);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return fail(ErrorKind::Usage, "{} {}: it could not be read to its end", what, path);
-    at += static_cast<size_t>(got);
-  }
-  if (bytes.empty()) return fail(ErrorKind::Usage, "{} {}: the file is empty", what, path);
-  return bytes;
-}
 
 std::string read_text(const char* path) {
   std::ifstream in(path);
@@ -162,8 +147,14 @@ ExitCode exit_code_of(const Error& error) {
 Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   TRY(validate(config));
   TRY(check_host_memory(config.memory, read_text("/proc/meminfo"), read_text("/proc/sys/vm/overcommit_memory")));
-  std::vector<uint8_t> kernel_file = TRY(read_file(config.kernel, "kernel"));
-  const Kernel kernel = TRY(Kernel::create(std::move(kernel_file), config.kernel, config.unpack_natively));
+  std::optional<Kernel> kernel;
+  std::optional<Firmware> firmware;
+  if (config.kind() == Kind::Direct) {
+    std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
+    kernel = TRY(Kernel::create(std::move(file), config.kernel, config.unpack_natively));
+  } else {
+    firmware = TRY(Firmware::open(config.firmware));
+  }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
   const std::unique_ptr<engine::System> system = TRY(open_engine());
   if (const int most = system->check_extension(KVM_CAP_MAX_VCPUS); most > 0 && config.vcpus > static_cast<uint32_t>(most))
@@ -176,7 +167,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { signals->quit(); }); }));
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
-                                                .kernel = kernel,
+                                                .kernel = kernel ? &*kernel : nullptr,
+                                                .firmware = firmware ? &*firmware : nullptr,
                                                 .initrd = initrd,
                                                 .loop = *loop,
                                                 .serial = *serial,

@@ -6,12 +6,15 @@
 #include <cstring>
 
 #include "base/log.hpp"
+#include "devices/ata/hard_disk.hpp"
+#include "devices/ata/optical_drive.hpp"
 #include "devices/virtio/entropy/entropy.hpp"
 #include "machine/acpi/tables.hpp"
 #include "machine/boot_state.hpp"
 #include "machine/cpuid.hpp"
 #include "machine/dump.hpp"
 #include "machine/engine_clock.hpp"
+#include "machine/firmware_items.hpp"
 
 namespace lodge::machine {
 
@@ -59,28 +62,54 @@ Machine::~Machine() {
   stop_devices();
 }
 
+// The firmware's file at the end of 4 GiB, and what it wants to know.
+Result<> Machine::load_firmware() {
+  memory_ = TRY(memory::GuestMemory::create(map_.backing_with_firmware()));
+  const std::vector<uint8_t>& bytes = parts_.firmware->bytes();
+  const uint64_t base = kAbove4G - bytes.size();
+  rom_ = TRY(memory::GuestMemory::create({{base, bytes.size()}}));
+  if (!rom_->write(base, std::as_bytes(std::span(bytes)))) return fail(ErrorKind::Internal, "no memory for the firmware");
+  fw_cfg_ = std::make_unique<devices::FwCfg>(*memory_);
+  return describe_machine(*fw_cfg_, map_, parts_.config);
+}
+
+Result<> Machine::start_firmware() {
+  const memory::GuestMemory::Region& rom = rom_->regions()[0];
+  firmware_memory_ = std::make_unique<FirmwareMemory>(*vm_, *memory_, std::span(rom.host, rom.size), slots_);
+  return firmware_memory_->start();
+}
+
 Result<> Machine::load_memory() {
+  if (parts_.config.kind() != Kind::Direct) return load_firmware();
   memory_ = TRY(memory::GuestMemory::create(map_.backing()));
   TRY(place_bios_data(*memory_));
   const uint64_t rsdp = TRY(acpi::place_tables(*memory_, parts_.config.vcpus));
   const Kernel::Boot boot{.command_line = parts_.config.append, .initrd = parts_.initrd, .initrd_path = parts_.config.initrd, .rsdp = rsdp};
-  entry_ = TRY(parts_.kernel.place(*memory_, map_, boot));
+  entry_ = TRY(parts_.kernel->place(*memory_, map_, boot));
   return {};
 }
 
 Result<> Machine::create_slots() {
   const bool read_only = parts_.system.check_extension(KVM_CAP_READONLY_MEM) > 0;
-  uint32_t slot = 0;
+  const auto show = [&](uint64_t base, uint64_t size, std::byte* host, uint32_t flags) {
+    return vm_->set_user_memory_region({.slot = slots_++,
+                                        .flags = flags,
+                                        .guest_phys_addr = base,
+                                        .memory_size = size,
+                                        .userspace_addr = reinterpret_cast<uint64_t>(host)});
+  };
   for (const memory::GuestMemory::Region& region : memory_->regions()) {
-    const bool rom = region.guest_physical == kRom;
-    TRY(vm_->set_user_memory_region({.slot = slot++,
-                                     .flags = rom && read_only ? uint32_t{KVM_MEM_READONLY} : 0,
-                                     .guest_phys_addr = region.guest_physical,
-                                     .memory_size = region.size,
-                                     .userspace_addr = reinterpret_cast<uint64_t>(region.host)}));
+    if (parts_.config.kind() == Kind::Direct || region.guest_physical != 0) {
+      const bool rom = parts_.config.kind() == Kind::Direct && region.guest_physical == kRom;
+      TRY(show(region.guest_physical, region.size, region.host, rom && read_only ? KVM_MEM_READONLY : 0));
+      continue;
+    }
+    // What lies between is the display's and the ROMs'.
+    TRY(show(0, kEbdaEnd, region.host, 0));
+    TRY(show(kHighMemory, region.size - kHighMemory, region.host + kHighMemory, 0));
   }
   memory_->set_observer(vm_.get());
-  return {};
+  return parts_.config.kind() == Kind::Direct ? Result<>() : start_firmware();
 }
 
 Result<> Machine::create_processors() {
@@ -89,9 +118,10 @@ Result<> Machine::create_processors() {
     auto processor = std::make_unique<Processor>();
     processor->vcpu = TRY(vm_->create_vcpu(i));
     TRY(processor->vcpu->set_cpuid2(guest_cpuid(supported, i, parts_.config.vcpus)));
-    TRY(set_firmware_state(*processor->vcpu, i == 0));
+    if (parts_.config.kind() == Kind::Direct) TRY(set_firmware_state(*processor->vcpu, i == 0));
     processors_.push_back(std::move(processor));
   }
+  if (parts_.config.kind() != Kind::Direct) return {};  // they begin at the reset vector
   return set_entry_state(*processors_[0]->vcpu, entry_);
 }
 
@@ -108,47 +138,59 @@ Result<> Machine::build() {
     clock_ = std::make_unique<EngineClock>(*vm_);
   else
     clock_ = std::make_unique<HostClock>();
-  pc_ = TRY(Pc::create(*vm_, map_,
+  pc_ = TRY(Pc::create(parts_.config.kind(), *vm_, map_, *memory_,
                        {.loop = parts_.loop,
                         .serial = parts_.serial,
                         .debug_console = parts_.debug_console,
                         .clock = *clock_,
                         .power_off = [this] { end(Outcome::PowerOff); },
-                        .reset = [this] { end(Outcome::Reset); }}));
+                        .reset = [this] { end(Outcome::Reset); },
+                        .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); }}));
+  if (fw_cfg_) {
+    TRY(pc_->ports().attach(devices::FwCfg::kPorts, devices::FwCfg::kPortBytes, fw_cfg_->ports(), "fw_cfg"));
+    TRY(pc_->ports().attach(devices::FwCfg::kDmaPorts, devices::FwCfg::kDmaPortBytes, fw_cfg_->dma_ports(), "fw_cfg DMA"));
+    TRY(pc_->mmio().attach(FirmwareMemory::kBase, FirmwareMemory::kEnd - FirmwareMemory::kBase, *firmware_memory_, "ROM and shadow"));
+  }
   TRY(create_devices());
   return pc_->start();
 }
 
 Result<> Machine::create_devices() {
-  unsigned number = kFirstNicDevice;
+  const PciPlaces places = pci_places(parts_.config.kind());
+  unsigned number = places.first_nic;
   for (const auto& nic : parts_.peripherals.nics()) TRY(plug(nic->make_device(), number++, nic->config().packed));
-  devices::virtio::LoopThread& services = parts_.peripherals.services();
-  if (parts_.config.entropy) TRY(plug(std::make_unique<devices::virtio::Entropy>(services), kEntropyDevice, false));
+  devices::LoopThread& services = parts_.peripherals.services();
+  if (parts_.config.entropy) TRY(plug(std::make_unique<devices::virtio::Entropy>(services), places.entropy, false));
   if (parts_.config.balloon) {
     const uint64_t wanted = parts_.config.balloon_keeps == 0 ? 0 : parts_.config.memory - parts_.config.balloon_keeps;
     auto balloon =
         std::make_unique<devices::virtio::Balloon>(services, static_cast<uint32_t>(wanted / devices::virtio::Balloon::kPageBytes));
     balloon_ = balloon.get();
-    TRY(plug(std::move(balloon), kBalloonDevice, false));
+    TRY(plug(std::move(balloon), places.balloon, false));
   }
   if (const ConsoleLine* line = parts_.peripherals.console()) {
     auto console = line->make_device();
     console_ = console.get();
-    TRY(plug(std::move(console), kConsoleDevice, false));
+    TRY(plug(std::move(console), places.console, false));
   }
-  number = kFirstDriveDevice;
-  for (const auto& drive : parts_.peripherals.drives())
-    TRY(plug(drive->make_device({.pause =
-                                     [this](const std::string& why) {
-                                       log::warning("{}: the guest stands still, and goes on when that has changed", why);
-                                       pause();
-                                     },
-                                 .resume =
-                                     [this] {
-                                       log::warning("the guest goes on");
-                                       resume();
-                                     }}),
-             number++, drive->config().packed));
+  number = places.first_drive;
+  for (const auto& drive : parts_.peripherals.drives()) {
+    drive->disk().set_machine({.pause =
+                                   [this](const std::string& why) {
+                                     log::warning("{}: the guest stands still, and goes on when that has changed", why);
+                                     pause();
+                                   },
+                               .resume =
+                                   [this] {
+                                     log::warning("the guest goes on");
+                                     resume();
+                                   }});
+    drive->disk().thread().post([disk = &drive->disk()] { disk->set_giving_up(false); });
+    if (drive->config().interface == DriveInterface::Ide)
+      attach_ide(*drive);
+    else
+      TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++, drive->config().packed));
+  }
   return {};
 }
 
@@ -162,8 +204,20 @@ Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned
   return pc_->plug(*virtio_.back(), number);
 }
 
+// validate() has seen to it that there is such a controller, with a place for it.
+void Machine::attach_ide(Drive& drive) {
+  const unsigned place = drive.config().place, number = drive.config().number;
+  devices::ata::Channel& channel = pc_->ide()->channel(place / 2);
+  if (drive.config().optical)
+    channel.attach(place % 2, std::make_unique<devices::ata::OpticalDrive>(channel, &drive.disk(), number));
+  else
+    channel.attach(place % 2, std::make_unique<devices::ata::HardDisk>(channel, drive.disk(), number));
+}
+
 // Their threads use guest memory and interrupt until this has returned.
 void Machine::stop_devices() {
+  for (const auto& drive : parts_.peripherals.drives()) drive->disk().thread().post([disk = &drive->disk()] { disk->set_giving_up(true); });
+  if (pc_ && pc_->ide()) pc_->ide()->shut_down();
   for (const auto& transport : virtio_) transport->shut_down();
 }
 

@@ -16,11 +16,14 @@
 #include "base/event_loop.hpp"
 #include "base/mutex.hpp"
 #include "console/backend.hpp"
+#include "devices/fw_cfg.hpp"
 #include "devices/virtio/balloon/balloon.hpp"
 #include "devices/virtio/console/console.hpp"
 #include "devices/virtio/pci_transport.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/config.hpp"
+#include "machine/firmware.hpp"
+#include "machine/firmware_memory.hpp"
 #include "machine/kernel.hpp"
 #include "machine/pc.hpp"
 #include "machine/peripherals.hpp"
@@ -41,8 +44,9 @@ class Machine {
   struct Parts {
     engine::System& system;
     const Config& config;
-    const Kernel& kernel;
-    std::span<const uint8_t> initrd;
+    const Kernel* kernel = nullptr;      // of Kind::Direct
+    const Firmware* firmware = nullptr;  // of the other kinds
+    std::span<const uint8_t> initrd{};
     EventLoop& loop;
     console::Backend& serial;
     int debug_console = -1;
@@ -80,10 +84,13 @@ class Machine {
   explicit Machine(const Parts& parts);
   [[nodiscard]] Result<> build();
   [[nodiscard]] Result<> load_memory();
+  [[nodiscard]] Result<> load_firmware();
+  [[nodiscard]] Result<> start_firmware();
   [[nodiscard]] Result<> create_slots();
   [[nodiscard]] Result<> create_processors();
   [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
+  void attach_ide(Drive& drive);
   void stop_devices();
   void wait_while_paused() LODGE_EXCLUDES(mutex_);
   void run_processor(Processor& processor, uint32_t number);
@@ -97,7 +104,11 @@ class Machine {
   MemoryMap map_;
   Entry entry_;
   std::unique_ptr<memory::GuestMemory> memory_;
+  std::unique_ptr<memory::GuestMemory> rom_;  // the firmware's; not the guest's memory, so that no device reaches it
   std::unique_ptr<engine::Vm> vm_;
+  uint32_t slots_ = 0;
+  std::unique_ptr<FirmwareMemory> firmware_memory_;
+  std::unique_ptr<devices::FwCfg> fw_cfg_;
   std::unique_ptr<Clock> clock_;  // the chips'
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
   devices::virtio::Balloon* balloon_ = nullptr;  // null: none

@@ -13,6 +13,12 @@ std::vector<memory::Range> MemoryMap::backing() const {
   return ranges;
 }
 
+std::vector<memory::Range> MemoryMap::backing_with_firmware() const {
+  std::vector<memory::Range> ranges{{0, low_end}};
+  if (above_size > 0) ranges.push_back({kAbove4G, above_size});
+  return ranges;
+}
+
 std::vector<E820Entry> e820(const MemoryMap& map) {
   std::vector<E820Entry> entries{{0, kEbda, E820Type::Ram},
                                  {kEbda, kEbdaEnd - kEbda, E820Type::Reserved},

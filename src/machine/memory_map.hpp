@@ -33,6 +33,9 @@ struct MemoryMap {
   uint64_t above_size;                        // bytes of RAM from 4 GiB on
 
   [[nodiscard]] std::vector<memory::Range> backing() const;  // for GuestMemory: RAM and the ROM
+  // On a board with firmware: all RAM, with what ROMs hide from 640 KiB to 1 MiB (firmware_memory.hpp).
+  [[nodiscard]] std::vector<memory::Range> backing_with_firmware() const;
+  [[nodiscard]] uint64_t end_above_4g() const { return kAbove4G + above_size; }
 };
 
 // INT 15h E820 address range types (ACPI 6.5, table 15.4).

@@ -4,8 +4,7 @@
 
 namespace lodge::machine {
 
-Result<std::unique_ptr<Nic>> Nic::open(const NicConfig& config, std::shared_ptr<devices::virtio::LoopThread> thread,
-                                       const net::MacAddress& mac) {
+Result<std::unique_ptr<Nic>> Nic::open(const NicConfig& config, std::shared_ptr<devices::LoopThread> thread, const net::MacAddress& mac) {
   std::unique_ptr<Nic> nic(new Nic(config, std::move(thread), mac));
   nic->backend_ = TRY(nic->thread_->call([&]() -> Result<std::unique_ptr<net::Backend>> {
     EventLoop& loop = nic->thread_->loop();

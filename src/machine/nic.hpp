@@ -8,8 +8,8 @@
 #include <optional>
 #include <string>
 
-#include "devices/virtio/loop_thread.hpp"
 #include "devices/virtio/net/network.hpp"
+#include "devices/worker/loop_thread.hpp"
 #include "net/tap.hpp"
 #include "net/user.hpp"
 
@@ -29,7 +29,7 @@ struct NicConfig {
 class Nic {
  public:
   // `thread` serves the card; user networks share one. Errors name the network.
-  static Result<std::unique_ptr<Nic>> open(const NicConfig& config, std::shared_ptr<devices::virtio::LoopThread> thread,
+  static Result<std::unique_ptr<Nic>> open(const NicConfig& config, std::shared_ptr<devices::LoopThread> thread,
                                            const net::MacAddress& mac);
   ~Nic();
   Nic(const Nic&) = delete;
@@ -40,12 +40,12 @@ class Nic {
   [[nodiscard]] std::unique_ptr<devices::virtio::Device> make_device() const;
 
  private:
-  Nic(const NicConfig& config, std::shared_ptr<devices::virtio::LoopThread> thread, const net::MacAddress& mac)
+  Nic(const NicConfig& config, std::shared_ptr<devices::LoopThread> thread, const net::MacAddress& mac)
       : config_(config), mac_(mac), thread_(std::move(thread)) {}
 
   const NicConfig config_;
   const net::MacAddress mac_;
-  const std::shared_ptr<devices::virtio::LoopThread> thread_;
+  const std::shared_ptr<devices::LoopThread> thread_;
   std::unique_ptr<net::Backend> backend_;
 };
 

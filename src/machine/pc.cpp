@@ -49,20 +49,20 @@ void Pc::debug_byte(uint8_t byte) const {
   [[maybe_unused]] const ssize_t written = write(host_.debug_console, &byte, 1);
 }
 
-Pc::Pc(engine::Vm& vm, Host host)
+Pc::Pc(Kind kind, engine::Vm& vm, Host host)
     : vm_(vm),
       host_(std::move(host)),
       com1_(pin(kIrqCom1), host_.clock,
             {.transmit = [this](std::span<const uint8_t> bytes) { host_.serial.write(bytes); }, .changed = [this] { host_.loop.wake(); }}),
       rtc_(rtc_pin(), host_.clock, [this] { host_.loop.wake(); }),
       keyboard_(pin(kIrqKeyboard), host_.reset),
-      acpi_(pin(acpi::kSciIrq), host_.clock, {.power_off = host_.power_off, .changed = [this] { host_.loop.wake(); }}),
+      acpi_(pin(acpi::kSciIrq), host_.clock, acpi_layout(kind), {.power_off = host_.power_off, .changed = [this] { host_.loop.wake(); }}),
       reset_control_(host_.reset),
       system_control_a_(host_.reset),
       bochs_console_(0xe9, [this](uint8_t byte) { debug_byte(byte); }),
-      ovmf_console_(0xff, [this](uint8_t byte) { debug_byte(byte); }) {}
+      ovmf_console_(0xe9, [this](uint8_t byte) { debug_byte(byte); }) {}
 
-Result<> Pc::attach_all() {
+Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& memory) {
   TRY(ports_.attach(kPortKeyboardData, 1, keyboard_.data_port(), "i8042 data"));
   TRY(ports_.attach(kPortKeyboardCommand, 1, keyboard_.command_port(), "i8042 command"));
   TRY(ports_.attach(kPortRtc, 2, rtc_, "rtc"));
@@ -71,27 +71,17 @@ Result<> Pc::attach_all() {
   TRY(ports_.attach(kPortBochsConsole, 1, bochs_console_, "debug console"));
   TRY(ports_.attach(kPortCom1, 8, com1_, "com1"));
   TRY(ports_.attach(kPortOvmfConsole, 1, ovmf_console_, "debug console"));
-  TRY(ports_.attach(acpi::kPmBase, devices::AcpiPm::kBlockBytes, acpi_, "acpi"));
   // 0xCF9 lies within the dword at 0xCF8 by which PCI configuration is reached: a byte there is the reset control's.
   TRY(beside_pci_.attach(kPortResetControl, 1, reset_control_, "reset control"));
-  return attach_pci();
-}
-
-Result<> Pc::attach_pci() {
-  using devices::pci::HostBridge;
-  std::array<devices::IrqPin, HostBridge::kPins> lines;
-  for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = pin(acpi::kFirstPciIrq + i);
-  constexpr uint8_t kNoPicLine = 0xff;  // PCI 3.0, 6.2.4: these lines reach the IOAPIC only
-  pci_ = TRY(HostBridge::create({.ports = ports_,
-                                 .memory = mmio_,
-                                 .beside_config_address = beside_pci_,
-                                 .io = {acpi::kPciPorts, 0x10000 - acpi::kPciPorts},
-                                 .memory32 = {kPciMemory, kPciMemoryBytes},
-                                 .memory64 = {},
-                                 .ecam = kPciConfiguration,
-                                 .send_message = [this](uint64_t address, uint32_t data) { send_message(address, data); },
-                                 .lines = lines,
-                                 .interrupt_numbers = {kNoPicLine, kNoPicLine, kNoPicLine, kNoPicLine}}));
+  chipset_ = TRY(Chipset::create(kind, {.map = map,
+                                        .memory = memory,
+                                        .ports = ports_,
+                                        .mmio = mmio_,
+                                        .beside_pci = beside_pci_,
+                                        .acpi = acpi_,
+                                        .pin = [this](uint32_t gsi) { return pin(gsi); },
+                                        .send_message = [this](uint64_t address, uint32_t data) { send_message(address, data); },
+                                        .shadow_changed = host_.shadow_changed}));
   return {};
 }
 
@@ -109,9 +99,9 @@ void Pc::connect_host() {
   deadlines_.push_back(host_.loop.add_deadline([this] { return acpi_.deadline(); }, [this] { acpi_.on_deadline(); }));
 }
 
-Result<std::unique_ptr<Pc>> Pc::create(engine::Vm& vm, const MemoryMap& map, Host host) {
-  std::unique_ptr<Pc> pc(new Pc(vm, std::move(host)));
-  TRY(pc->attach_all());
+Result<std::unique_ptr<Pc>> Pc::create(Kind kind, engine::Vm& vm, const MemoryMap& map, memory::GuestMemory& memory, Host host) {
+  std::unique_ptr<Pc> pc(new Pc(kind, vm, std::move(host)));
+  TRY(pc->attach_all(kind, map, memory));
   pc->rtc_.set_memory_size(map.low_end, map.above_size);
   pc->connect_host();
   return pc;

@@ -16,15 +16,12 @@
 #include "devices/chipset_ports.hpp"
 #include "devices/i8042.hpp"
 #include "devices/mc146818.hpp"
-#include "devices/pci/host_bridge.hpp"
 #include "devices/serial_port.hpp"
 #include "engine/api/engine.hpp"
+#include "machine/chipset.hpp"
 #include "machine/memory_map.hpp"
 
 namespace lodge::machine {
-
-// Device numbers on PCI bus 0. Cards come first, so that their names in the guest stay when disks are added.
-constexpr unsigned kFirstNicDevice = 1, kEntropyDevice = 5, kBalloonDevice = 6, kConsoleDevice = 7, kFirstDriveDevice = 8;
 
 class Pc {
  public:
@@ -35,24 +32,25 @@ class Pc {
     const Clock& clock;               // of all chips
     std::function<void()> power_off;  // from a vCPU's thread
     std::function<void()> reset;
+    devices::chipset::ShadowControl::Changed shadow_changed{};  // of machines with firmware
   };
-  static Result<std::unique_ptr<Pc>> create(engine::Vm& vm, const MemoryMap& map, Host host);
+  static Result<std::unique_ptr<Pc>> create(Kind kind, engine::Vm& vm, const MemoryMap& map, memory::GuestMemory& memory, Host host);
   ~Pc();
   Pc(const Pc&) = delete;
   Pc& operator=(const Pc&) = delete;
 
-  [[nodiscard]] const devices::PortBus& ports() const { return ports_; }
-  [[nodiscard]] const devices::MmioBus& mmio() const { return mmio_; }
+  [[nodiscard]] devices::PortBus& ports() { return ports_; }
+  [[nodiscard]] devices::MmioBus& mmio() { return mmio_; }
   // Puts a function onto the PCI bus as function 0 of device 1 to 31; it must outlive the board. All before start().
-  Result<> plug(devices::pci::Function& function, unsigned device) { return pci_->plug(function, device); }
-  // What firmware does at power-on; then the guest may run.
-  Result<> start() { return pci_->assign_resources(); }
+  Result<> plug(devices::pci::Function& function, unsigned device) { return chipset_->pci().plug(function, device); }
+  // Power-on; then the guest may run.
+  Result<> start() { return chipset_->start(); }
+  [[nodiscard]] devices::ata::PiixIde* ide() { return chipset_->ide(); }
   void press_power_button() { acpi_.press_power_button(); }
 
  private:
-  Pc(engine::Vm& vm, Host host);
-  [[nodiscard]] Result<> attach_all();
-  [[nodiscard]] Result<> attach_pci();
+  Pc(Kind kind, engine::Vm& vm, Host host);
+  [[nodiscard]] Result<> attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& memory);
   void connect_host();
   [[nodiscard]] devices::IrqPin pin(uint32_t gsi) const;
   [[nodiscard]] devices::IrqPin rtc_pin();
@@ -73,7 +71,7 @@ class Pc {
   devices::PortBus beside_pci_;  // ports under those of the PCI host bridge
   devices::PortBus ports_;
   devices::MmioBus mmio_;
-  std::unique_ptr<devices::pci::HostBridge> pci_;
+  std::unique_ptr<Chipset> chipset_;
   std::vector<EventLoop::Handle> deadlines_;
 };
 

@@ -3,7 +3,7 @@
 namespace lodge::machine {
 
 Result<std::unique_ptr<Peripherals>> Peripherals::open(const Config& config, const std::function<void()>& quit) {
-  using devices::virtio::LoopThread;
+  using devices::LoopThread;
   auto all = std::make_unique<Peripherals>();
   for (const DriveConfig& drive : config.drives)
     all->drives_.push_back(TRY(Drive::open(drive, static_cast<unsigned>(all->drives_.size()))));

@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "devices/virtio/loop_thread.hpp"
+#include "devices/worker/loop_thread.hpp"
 #include "machine/config.hpp"
 #include "machine/console_line.hpp"
 #include "machine/drive.hpp"
@@ -25,13 +25,13 @@ class Peripherals {
   [[nodiscard]] const std::vector<std::unique_ptr<Nic>>& nics() const { return nics_; }
   [[nodiscard]] ConsoleLine* console() const { return console_.get(); }  // null: none
   // For devices without a host's side that waits.
-  [[nodiscard]] devices::virtio::LoopThread& services() const { return *services_; }
+  [[nodiscard]] devices::LoopThread& services() const { return *services_; }
 
  private:
   std::vector<std::unique_ptr<Drive>> drives_;
   std::vector<std::unique_ptr<Nic>> nics_;
   std::unique_ptr<ConsoleLine> console_;
-  std::unique_ptr<devices::virtio::LoopThread> services_;
+  std::unique_ptr<devices::LoopThread> services_;
 };
 
 }  // namespace lodge::machine

@@ -27,7 +27,7 @@ namespace {
 namespace virtio = devices::virtio;
 
 // The worker's thread is this one.
-class SameThread final : public virtio::Worker {
+class SameThread final : public Worker {
  public:
   void post(std::function<void()> work) override {
     posted_.push_back(std::move(work));
@@ -133,7 +133,7 @@ class Guest {
         queues_ = 5;
         break;
       default: {
-        static const auto thread = std::move(*virtio::IoThread::start("disk"));
+        static const auto thread = std::move(*IoThread::start("disk"));
         io_ = thread.get();
         auto disk = std::make_shared<block::MemoryDisk>();
         disk->bytes.resize(64 << 10);
@@ -141,9 +141,9 @@ class Guest {
         unsigned count = 0;
         disk->fault = [fails, count](const block::Request&) mutable { return fails != 0 && ++count % fails == 0 ? EIO : 0; };
         node_ = std::make_unique<block::MemoryNode>(std::move(disk));
-        device =
-            std::make_unique<virtio::Block>("disk", *io_, *node_, virtio::BlockOptions{.serial = "1", .queues = 2, .queue_entries = 64},
-                                            virtio::Block::Host{.pause = [](const std::string&) {}, .resume = [] {}});
+        disk_ = std::make_unique<storage::Disk>("disk", *io_, *node_, storage::DiskOptions{.serial = "1"});
+        disk_->set_machine({.pause = [](const std::string&) {}, .resume = [] {}});
+        device = std::make_unique<virtio::Block>(*disk_, virtio::BlockOptions{.queues = 2, .queue_entries = 64});
         queues_ = 2;
       }
     }
@@ -267,6 +267,7 @@ class Guest {
     if (!io_) return;
     std::promise<void> done;
     io_->post([&] {
+      disk_.reset();
       node_.reset();
       done.set_value();
     });
@@ -278,8 +279,9 @@ class Guest {
   Wire wire_;
   Line line_;
   Port port_;
-  virtio::IoThread* io_ = nullptr;
+  IoThread* io_ = nullptr;
   std::unique_ptr<block::Node> node_;
+  std::unique_ptr<storage::Disk> disk_;
   virtio::Balloon* balloon_ = nullptr;
   std::unique_ptr<virtio::PciTransport> transport_;
   std::deque<Ring> rings_;

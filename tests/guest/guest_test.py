@@ -24,6 +24,7 @@ from harness import (BOOT_SECONDS, CASES, COMMAND_SECONDS, END_SECONDS, HERE, PR
                      check, guest_image, kernel_complaints, power_off, reach_prompt)
 import debian_cases  # noqa: F401  (its cases are for the asking)
 import device_cases  # noqa: F401
+import pc_cases  # noqa: F401
 import workload_image
 
 

@@ -9,8 +9,8 @@ namespace lodge::control {
 
 namespace {
 
+using devices::storage::OnError;
 using devices::virtio::BlockOptions;
-using devices::virtio::OnError;
 using machine::DriveConfig;
 using Row = SettingRow<DriveConfig>;
 
@@ -37,7 +37,7 @@ constexpr auto kSettings = std::to_array<Row>({
     {"snapshot", "on|off", "write to a temporary file that is gone with the machine (default off)",
      [](DriveConfig& drive, std::string_view value) { return set_switch(drive.image.snapshot, value); }},
     {"readonly", "on|off", "the guest can only read (default off)",
-     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.device.read_only, value); }},
+     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.disk.read_only, value); }},
     {"cache", "writeback|writethrough|none|directsync|unsafe", "the host's page cache and flushes, as QEMU names them (default writeback)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
        drive.image.cache = TRY(block::parse_cache(value));
@@ -47,36 +47,43 @@ constexpr auto kSettings = std::to_array<Row>({
      [](DriveConfig& drive, std::string_view value) -> Result<> {
        const bool unmap = value == "unmap" || value == "on";
        if (!unmap && value != "ignore" && value != "off") return fail(ErrorKind::Usage, "'{}' is neither unmap nor ignore", value);
-       drive.image.discard = drive.device.discard = unmap;
+       drive.image.discard = drive.disk.discard = unmap;
        return {};
      }},
     {"werror", "enospc|report|stop|ignore",
      "when a write fails: the machine stands still for lack of space (the default), the guest sees it, the machine stands still, nothing",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
-       drive.device.on_write_error = TRY(parse_on_error(value, true));
+       drive.disk.on_write_error = TRY(parse_on_error(value, true));
        return {};
      }},
     {"rerror", "report|stop|ignore", "the same for reads (default report)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
-       drive.device.on_read_error = TRY(parse_on_error(value, false));
+       drive.disk.on_read_error = TRY(parse_on_error(value, false));
        return {};
      }},
     {"serial", "TEXT", "the disk's serial number, at most 20 characters (/dev/disk/by-id/virtio-TEXT)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
        if (value.size() > 20) return fail(ErrorKind::Usage, "'{}' has more than 20 characters", value);
-       drive.device.serial = value;
+       drive.disk.serial = value;
        return {};
      }},
     {"queues", "NUMBER", "virtqueues, 1 to 64 (default 1)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
-       drive.device.queues = TRY(parse_count(value, BlockOptions::kMostQueues));
+       drive.virtio.queues = TRY(parse_count(value, BlockOptions::kMostQueues));
        return {};
      }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](DriveConfig& drive, std::string_view value) { return set_switch(drive.packed, value); }},
-    {"if", "virtio", "how the disk is connected: the only way that there is",
-     [](DriveConfig&, std::string_view value) -> Result<> {
-       if (value != "virtio") return fail(ErrorKind::Usage, "there is no interface '{}': disks are connected by virtio", value);
+    {"if", "ide|virtio", "how the drive is connected (default: ide on the machine pc, else virtio)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       if (value != "virtio" && value != "ide") return fail(ErrorKind::Usage, "there is no interface '{}': use ide or virtio", value);
+       drive.interface = value == "ide" ? machine::DriveInterface::Ide : machine::DriveInterface::Virtio;
+       return {};
+     }},
+    {"media", "disk|cdrom", "what the image is of (default disk)",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       if (value != "disk" && value != "cdrom") return fail(ErrorKind::Usage, "'{}' is neither disk nor cdrom", value);
+       drive.optical = value == "cdrom";
        return {};
      }},
 });
@@ -88,7 +95,7 @@ Result<DriveConfig> parse_drive(std::string_view text) {
   const std::vector<Setting> settings = split_settings(text);
   TRY(apply_settings(std::span<const Row>(kSettings), std::span<const Setting>(settings), drive, "file=NAME"));
   if (drive.file.empty()) return fail(ErrorKind::Usage, "no image given: file=NAME is missing");
-  if (drive.image.snapshot && drive.device.read_only)
+  if (drive.image.snapshot && drive.disk.read_only)
     return fail(ErrorKind::Usage, "snapshot=on and readonly=on do not go together: give one of them");
   return drive;
 }

@@ -5,7 +5,7 @@
 namespace lodge::control {
 namespace {
 
-using devices::virtio::OnError;
+using devices::storage::OnError;
 
 std::string refusal(std::string_view text) {
   const auto drive = parse_drive(text);
@@ -21,13 +21,13 @@ TEST(DriveOption, Defaults) {
   EXPECT_EQ(drive.file, "a.img");
   EXPECT_FALSE(drive.image.format);
   EXPECT_FALSE(drive.image.snapshot);
-  EXPECT_FALSE(drive.device.read_only);
+  EXPECT_FALSE(drive.disk.read_only);
   EXPECT_EQ(drive.image.cache, block::Cache::Writeback);
   EXPECT_TRUE(drive.image.discard);
-  EXPECT_TRUE(drive.device.discard);
-  EXPECT_EQ(drive.device.on_write_error, OnError::StopOnSpace);
-  EXPECT_EQ(drive.device.on_read_error, OnError::Report);
-  EXPECT_EQ(drive.device.queues, 1);
+  EXPECT_TRUE(drive.disk.discard);
+  EXPECT_EQ(drive.disk.on_write_error, OnError::StopOnSpace);
+  EXPECT_EQ(drive.disk.on_read_error, OnError::Report);
+  EXPECT_EQ(drive.virtio.queues, 1);
   EXPECT_FALSE(drive.packed);
 }
 
@@ -41,11 +41,11 @@ TEST(DriveOption, AllSettings) {
   EXPECT_TRUE(drive.image.snapshot);
   EXPECT_EQ(drive.image.cache, block::Cache::None);
   EXPECT_FALSE(drive.image.discard);
-  EXPECT_FALSE(drive.device.discard);
-  EXPECT_EQ(drive.device.on_write_error, OnError::Report);
-  EXPECT_EQ(drive.device.on_read_error, OnError::Stop);
-  EXPECT_EQ(drive.device.serial, "S1");
-  EXPECT_EQ(drive.device.queues, 4);
+  EXPECT_FALSE(drive.disk.discard);
+  EXPECT_EQ(drive.disk.on_write_error, OnError::Report);
+  EXPECT_EQ(drive.disk.on_read_error, OnError::Stop);
+  EXPECT_EQ(drive.disk.serial, "S1");
+  EXPECT_EQ(drive.virtio.queues, 4);
   EXPECT_TRUE(drive.packed);
 }
 
@@ -65,7 +65,7 @@ TEST(DriveOption, RefusalsSayWhatWouldBeRight) {
   EXPECT_NE(refusal("file=a,queues=0").find("1 to 64"), std::string::npos);
   EXPECT_NE(refusal("file=a,queues=65").find("1 to 64"), std::string::npos);
   EXPECT_NE(refusal("file=a,queues=1x").find("1 to 64"), std::string::npos);
-  EXPECT_NE(refusal("file=a,if=ide").find("virtio"), std::string::npos);
+  EXPECT_NE(refusal("file=a,if=scsi").find("ide or virtio"), std::string::npos);
   EXPECT_NE(refusal("file=a,snapshot=on,readonly=on").find("do not go together"), std::string::npos);
   EXPECT_NE(refusal("file=a,reed=on").find("readonly"), std::string::npos) << "the names that there are";
 }

@@ -31,6 +31,15 @@ constexpr auto
         std::
             to_array<Option>(
                 {
+                    {"--machine", "", "direct|pc",
+                     "direct boots a kernel itself, pc starts with firmware (default: direct with --kernel, else pc)", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       if (value != "direct" && value != "pc") return fail(ErrorKind::Usage, "unknown machine '{}': use direct or pc", value);
+                       config.machine = value == "direct" ? machine::Kind::Direct : machine::Kind::Pc;
+                       return {};
+                     }},
+                    {"--firmware", "", "bios|FILE", "what the machine pc starts with: SeaBIOS (bios, the default) or an image", false,
+                     [](Config& config, std::string_view value) { return set_text(config.firmware, value); }},
                     {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry", false,
                      [](Config& config, std::string_view value) { return set_text(config.kernel, value); }},
                     {"--initrd", "", "FILE", "the initial RAM disk", false,
@@ -40,6 +49,13 @@ constexpr auto
                     {"--drive", "", "file=IMAGE[,SETTING...]", "a disk, with settings: see below", false,
                      [](Config& config, std::string_view value) -> Result<> {
                        config.drives.push_back(TRY(parse_drive(value)));
+                       return {};
+                     }},
+                    {"--cdrom", "", "FILE", "a CD or DVD: an ISO image", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       machine::DriveConfig drive = plain_drive(value);
+                       drive.optical = true;
+                       config.drives.push_back(std::move(drive));
                        return {};
                      }},
                     {"--snapshot", "", "", "no disk is changed: what is written to any goes with the machine", false,
@@ -140,9 +156,11 @@ const Option* find_option(std::string_view name) {
   return nullptr;
 }
 
-std::string default_name(const std::string& kernel) {
-  const size_t slash = kernel.rfind('/');
-  return slash == std::string::npos ? kernel : kernel.substr(slash + 1);
+// After what it boots from.
+std::string default_name(const Config& config) {
+  const std::string& file = !config.kernel.empty() ? config.kernel : config.drives.empty() ? config.firmware : config.drives[0].file;
+  const size_t slash = file.rfind('/');
+  return slash == std::string::npos ? file : file.substr(slash + 1);
 }
 
 }  // namespace
@@ -198,16 +216,18 @@ Result<Config> parse_run_options(std::span<const std::string> arguments) {
   if (config.serial.empty()) config.serial = config.console == "stdio" ? "null" : "stdio";
   // Nor random numbers and a balloon, which comes to its work when the host does.
   if (config.virtual_clock) config.entropy = config.balloon = false;
-  if (config.name.empty()) config.name = default_name(config.kernel);
-  for (machine::DriveConfig& drive : config.drives) drive.image.snapshot |= config.snapshot && !drive.device.read_only;
+  if (config.name.empty()) config.name = default_name(config);
+  for (machine::DriveConfig& drive : config.drives) drive.image.snapshot |= config.snapshot && !drive.disk.read_only;
+  TRY(machine::place_drives(config));
   TRY(machine::validate(config));
   return config;
 }
 
 std::string run_help() {
   std::string text =
-      "Usage: lodge run --kernel FILE [options] [DISK...]\n\nA DISK is an image as for --drive file=DISK: /dev/vda in the guest, and "
-      "on.\n\nOptions:\n";
+      "Usage: lodge run [options] [DISK...]\n       lodge run --kernel FILE [options] [DISK...]\n\n"
+      "The first form starts a PC by its firmware, the second one boots the kernel itself. A DISK is an image\n"
+      "as for --drive file=DISK: on IDE in the first form, in the second on virtio, /dev/vda in the guest and on.\n\nOptions:\n";
   for (const Option& option : kOptions) {
     if (option.hidden) continue;
     std::string left = "  ";

@@ -72,7 +72,7 @@ TEST(RunOptions, DisksInTheirOrder) {
   EXPECT_TRUE(config.drives[0].image.snapshot);
   EXPECT_EQ(config.drives[1].file, "two.qcow2");
   EXPECT_FALSE(config.drives[1].image.snapshot) << "it cannot be written anyway";
-  EXPECT_TRUE(config.drives[1].device.read_only);
+  EXPECT_TRUE(config.drives[1].disk.read_only);
   EXPECT_EQ(config.drives[2].file, "three.img");
 }
 
@@ -87,7 +87,12 @@ TEST(RunOptions, MessagesNameTheArgument) {
   EXPECT_NE(refusal({"--kernal", "x"}).find("--kernal"), std::string::npos);
   EXPECT_NE(refusal({"--kernel"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "--drive", "file=a,reed=on"}).find("--drive: there is no setting 'reed'"), std::string::npos);
-  EXPECT_NE(refusal({"disk.img"}).find("--kernel FILE"), std::string::npos) << "there is nothing that boots from a disk";
+  EXPECT_NE(refusal({"--firmware", "bios"}).find("--cdrom FILE"), std::string::npos) << "there is nothing to boot from";
+  EXPECT_NE(refusal({"--machine", "microvm", "disk.img"}).find("direct or pc"), std::string::npos);
+  EXPECT_NE(refusal({"--machine", "direct", "disk.img"}).find("--kernel FILE"), std::string::npos);
+  EXPECT_NE(refusal({"--machine", "pc", "--kernel", "k"}).find("leave --machine out"), std::string::npos);
+  EXPECT_NE(refusal({"a", "b", "c", "d", "e"}).find("e: IDE has places for 4"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "--drive", "file=a,if=ide"}).find("--machine pc"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "-m", "lots"}).find("-m"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "-c", "two"}).find("'two'"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "-c", "0"}).find("-c 0"), std::string::npos);
@@ -104,6 +109,30 @@ TEST(RunOptions, HelpShowsAllThatAreNotHidden) {
     EXPECT_TRUE(names.insert(option.name).second) << option.name;
     EXPECT_EQ(help.find(option.name) == std::string::npos, option.hidden) << option.name;
   }
+}
+
+TEST(RunOptions, MachineFollowsFromWhatItBoots) {
+  using machine::DriveInterface;
+  const machine::Config direct = parse({"disk.img"});
+  EXPECT_EQ(direct.kind(), machine::Kind::Direct);
+  EXPECT_EQ(direct.drives[0].interface, DriveInterface::Virtio);
+  const auto parsed = parse_run_options(
+      Arguments{"one.img", "--cdrom", "cd.iso", "--drive", "file=two.img,if=virtio", "three.img", "--drive", "file=cd,media=cdrom"});
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  const machine::Config& pc = *parsed;
+  EXPECT_EQ(pc.kind(), machine::Kind::Pc);
+  EXPECT_EQ(pc.name, "one.img");
+  const auto place = [&](size_t i) { return std::pair(pc.drives[i].interface, pc.drives[i].place); };
+  EXPECT_EQ(place(0), std::pair(DriveInterface::Ide, 0u));
+  EXPECT_EQ(place(1), std::pair(DriveInterface::Ide, 2u));
+  EXPECT_EQ(pc.drives[2].interface, DriveInterface::Virtio);
+  EXPECT_EQ(place(3), std::pair(DriveInterface::Ide, 1u));
+  EXPECT_EQ(place(4), std::pair(DriveInterface::Ide, 3u));
+  EXPECT_TRUE(pc.drives[1].optical && pc.drives[1].disk.read_only);
+  EXPECT_FALSE(pc.drives[0].disk.read_only);
+  EXPECT_EQ(pc.drives[4].number, 4u);
+  // A CD for a kernel that is booted directly.
+  EXPECT_TRUE(parse({"--cdrom", "cd.iso"}).drives[0].disk.read_only);
 }
 
 // docs/running.md holds the help word for word.

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "devices/virtio/queue.hpp"
-#include "devices/virtio/worker.hpp"
+#include "devices/worker/worker.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace lodge::devices::virtio {

@@ -202,7 +202,7 @@ std::vector<uint8_t> build_dsdt(uint32_t vcpus) {
       sequence(isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
                isa_device("RTC", "PNP0B00", sequence(io_ports(0x70, 2), irq(8))),
                isa_device("KBD", "PNP0303", sequence(io_ports(0x60, 1), io_ports(0x64, 1), irq(1))), pci_bus(), processors(vcpus));
-  const Aml s5 = package({integer(AcpiPm::kSleepTypeS5), integer(AcpiPm::kSleepTypeS5), integer(0), integer(0)});
+  const Aml s5 = package({integer(kPmLayout.soft_off_sleep), integer(kPmLayout.soft_off_sleep), integer(0), integer(0)});
   std::vector<uint8_t> out;
   append(out, make_header("DSDT", 2));
   const Aml body = sequence(name("\\_S5", s5), scope("\\_SB", devices));
@@ -252,7 +252,7 @@ std::vector<uint8_t> build_fadt(uint64_t dsdt, uint64_t facs) {
   fadt.pm1a_evt_blk = kPmBase + AcpiPm::kEventBlock;
   fadt.pm1a_cnt_blk = kPmBase + AcpiPm::kControlBlock;
   fadt.pm_tmr_blk = kPmBase + AcpiPm::kTimerBlock;
-  fadt.gpe0_blk = kPmBase + AcpiPm::kGpe0Block;
+  fadt.gpe0_blk = kPmBase + kPmLayout.gpe0_block;
   fadt.pm1_evt_len = AcpiPm::kEventBytes;
   fadt.pm1_cnt_len = AcpiPm::kControlBytes;
   fadt.pm_tmr_len = AcpiPm::kTimerBytes;
@@ -270,7 +270,7 @@ std::vector<uint8_t> build_fadt(uint64_t dsdt, uint64_t facs) {
   fadt.x_pm1a_evt_blk = port(kPmBase + AcpiPm::kEventBlock, 32, 2);
   fadt.x_pm1a_cnt_blk = port(kPmBase + AcpiPm::kControlBlock, 16, 2);
   fadt.x_pm_tmr_blk = port(kPmBase + AcpiPm::kTimerBlock, 32, 3);
-  fadt.x_gpe0_blk = port(kPmBase + AcpiPm::kGpe0Block, 32, 1);
+  fadt.x_gpe0_blk = port(kPmBase + kPmLayout.gpe0_block, 32, 1);
   std::vector<uint8_t> out;
   append(out, fadt);
   return finish(std::move(out));

@@ -1,14 +1,8 @@
 #include "devices/virtio/block/block.hpp"
 
-#include <poll.h>
-#include <sys/timerfd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
-
-#include "base/log.hpp"
 
 namespace lodge::devices::virtio {
 
@@ -34,8 +28,6 @@ struct RangeSegment {  // struct virtio_blk_discard_write_zeroes
 constexpr uint32_t kUnmap = 1;
 constexpr uint32_t kMostRangeSegments = 64, kMostRangeSectors = (uint32_t{1} << 31) / block::kSector;
 
-constexpr itimerspec kRetryInterval{.it_interval = {1, 0}, .it_value = {1, 0}};
-
 }  // namespace
 
 struct Block::Work {
@@ -45,18 +37,15 @@ struct Block::Work {
   uint64_t written = 0;    // bytes of `in`
 };
 
-Block::Block(std::string name, IoThread& thread, block::Node& node, const BlockOptions& options, Host host)
-    : Device(Type::Block, std::move(name), thread, std::vector<uint16_t>(options.queues, options.queue_entries)),
-      context_(thread.context()),
-      node_(node),
-      options_(options),
-      host_(std::move(host)),
-      sectors_(node.size() / block::kSector),
+Block::Block(storage::Disk& disk, const BlockOptions& options)
+    : Device(Type::Block, disk.name(), disk.thread(), std::vector<uint16_t>(options.queues, options.queue_entries)),
+      disk_(disk),
       interrupt_due_(options.queues) {
-  const block::Limits limits = node.limits();
+  const block::Limits limits = disk.limits();
+  const bool read_only = disk.options().read_only, discard = disk.options().discard;
   const auto put = [this](unsigned at, auto value) { std::memcpy(&config_[at], &value, sizeof value); };
   features_ = feature(kSegMax) | feature(kBlkSize) | feature(kFlush) | feature(kTopology) | feature(kConfigWce) | feature(kMultiQueue);
-  put(kCapacityAt, sectors_);
+  put(kCapacityAt, disk.sectors());
   // Besides header and status.
   put(kSegMaxAt, uint32_t{options.queue_entries} - 2);
   const uint32_t block_size = std::clamp<uint32_t>(limits.request_alignment, block::kSector, 4096);
@@ -66,18 +55,18 @@ Block::Block(std::string name, IoThread& thread, block::Node& node, const BlockO
   put(kMinimumIoAt, static_cast<uint16_t>(physical / block_size));
   put(kOptimalIoAt, std::max(limits.optimal, physical) / block_size);
   put(kQueuesAt, options.queues);
-  if (options.read_only) features_ |= feature(kReadOnly);
-  if (options.discard && !options.read_only) {
+  if (read_only) features_ |= feature(kReadOnly);
+  if (discard && !read_only) {
     features_ |= feature(kDiscard);
     put(kDiscardSectorsAt, kMostRangeSectors);
     put(kDiscardSegmentsAt, kMostRangeSegments);
     put(kDiscardAlignmentAt, std::max<uint32_t>(limits.optimal, block_size) / static_cast<uint32_t>(block::kSector));
   }
-  if (!options.read_only) {
+  if (!read_only) {
     features_ |= feature(kWriteZeroes);
     put(kZeroesSectorsAt, kMostRangeSectors);
     put(kZeroesSegmentsAt, kMostRangeSegments);
-    put(kZeroesMayUnmapAt, static_cast<uint8_t>(options.discard));
+    put(kZeroesMayUnmapAt, static_cast<uint8_t>(discard));
   }
 }
 
@@ -200,13 +189,11 @@ block::Task<uint8_t> Block::perform(Work& work) {
   }
 }
 
-bool Block::in_range(uint64_t sector, uint64_t bytes) const { return sector <= sectors_ && bytes <= (sectors_ - sector) * block::kSector; }
-
 block::Task<uint8_t> Block::transfer(Work& work, bool write) {
   uint64_t sector = 0;
   work.out.copy_to(8, &sector, sizeof sector);
   const uint64_t bytes = write ? work.out.size() - kHeaderBytes : work.in.size() - 1;
-  if (bytes % block::kSector != 0 || !in_range(sector, bytes) || (write && options_.read_only)) co_return kIoError;
+  if (bytes % block::kSector != 0 || !disk_.in_range(sector, bytes) || (write && disk_.options().read_only)) co_return kIoError;
   if (bytes == 0) co_return kOk;
   block::Request request(write ? block::Operation::Write : block::Operation::Read, sector * block::kSector,
                          write ? work.out.slice(kHeaderBytes, bytes) : work.in.slice(0, bytes));
@@ -218,7 +205,7 @@ block::Task<uint8_t> Block::transfer(Work& work, bool write) {
 
 uint8_t Block::tell_serial(Work& work) const {
   std::array<uint8_t, kSerialBytes> serial{};
-  std::copy_n(options_.serial.begin(), std::min<size_t>(options_.serial.size(), serial.size()), serial.begin());
+  std::copy_n(disk_.options().serial.begin(), std::min<size_t>(disk_.options().serial.size(), serial.size()), serial.begin());
   work.written = std::min<uint64_t>(serial.size(), work.in.size() - 1);
   work.in.copy_from(0, serial.data(), work.written);
   return kOk;
@@ -228,18 +215,18 @@ uint8_t Block::tell_serial(Work& work) const {
 block::Task<uint8_t> Block::change_ranges(Work& work, bool zeroes) {
   const uint64_t bytes = work.out.size() - kHeaderBytes;
   const uint64_t count = bytes / sizeof(RangeSegment);
-  if (options_.read_only || bytes % sizeof(RangeSegment) != 0 || count == 0 || count > kMostRangeSegments) co_return kIoError;
+  if (disk_.options().read_only || bytes % sizeof(RangeSegment) != 0 || count == 0 || count > kMostRangeSegments) co_return kIoError;
   std::vector<RangeSegment> segments(count);
   work.out.copy_to(kHeaderBytes, segments.data(), bytes);
   for (const RangeSegment& segment : segments) {
     if ((segment.flags & ~kUnmap) != 0 || (!zeroes && segment.flags != 0)) co_return kUnsupported;
-    if (segment.sectors > kMostRangeSectors || !in_range(segment.sector, segment.sectors * block::kSector)) co_return kIoError;
+    if (segment.sectors > kMostRangeSectors || !disk_.in_range(segment.sector, segment.sectors * block::kSector)) co_return kIoError;
   }
   for (const RangeSegment& segment : segments) {
     if (segment.sectors == 0) continue;
     block::Request request(zeroes ? block::Operation::WriteZeroes : block::Operation::Discard, segment.sector * block::kSector,
                            segment.sectors * block::kSector);
-    request.unmap = zeroes && (segment.flags & kUnmap) != 0 && options_.discard;
+    request.unmap = zeroes && (segment.flags & kUnmap) != 0 && disk_.options().discard;
     request.fua = zeroes && !writeback_.load();
     const uint8_t status = co_await submit(request);
     if (status != kOk) co_return status;
@@ -247,68 +234,9 @@ block::Task<uint8_t> Block::change_ranges(Work& work, bool zeroes) {
   co_return kOk;
 }
 
-// --- What the host's disk says
-
 block::Task<uint8_t> Block::submit(block::Request& request) {
-  const bool write = request.operation != block::Operation::Read;
-  bool waited = false;
-  for (;;) {
-    const Result<> done = co_await node_.submit(request);
-    const bool again = !done && !give_up_ && waits_for(done.error(), write);
-    if (!again && waited && --waiting_ == 0) host_.resume();
-    if (done) co_return kOk;
-    if (!again) {
-      report(done.error());
-      const OnError policy = write ? options_.on_write_error : options_.on_read_error;
-      co_return policy == OnError::Ignore ? kOk : kIoError;
-    }
-    if (!waited && waiting_++ == 0) host_.pause(done.error().message);
-    waited = true;
-    co_await wait_for_retry();
-  }
-}
-
-bool Block::waits_for(const Error& error, bool write) const {
-  const OnError policy = write ? options_.on_write_error : options_.on_read_error;
-  return policy == OnError::Stop || (policy == OnError::StopOnSpace && (error.os_errno == ENOSPC || error.os_errno == EDQUOT));
-}
-
-block::Task<> Block::wait_for_retry() {
-  if (!timer_) {
-    timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-    timerfd_settime(timer_.get(), 0, &kRetryInterval, nullptr);
-    hold(0);
-    block::spawn(tick());
-  }
-  co_await retry_.wait();
-}
-
-block::Task<> Block::tick() {
-  while (waiting_ != 0) {
-    static_cast<void>(co_await context_.poll(timer_.get(), POLLIN));
-    uint64_t expirations = 0;
-    [[maybe_unused]] const ssize_t got = read(timer_.get(), &expirations, sizeof expirations);
-    retry_.wake_all();
-    co_await block::IoContext::yield();
-  }
-  timer_.reset();
-  release(0);
-}
-
-void Block::queue_stopping(unsigned) {
-  // Who waits for space must not keep the machine from its end.
-  give_up_ = true;
-  if (!timer_) return;
-  constexpr itimerspec kNow{.it_interval = {1, 0}, .it_value = {0, 1}};
-  timerfd_settime(timer_.get(), 0, &kNow, nullptr);
-}
-
-void Block::report(const Error& error) {
-  // The first says enough to a person; a disk that is gone fails thousands of times.
-  if (errors_++ == 0)
-    log::warning("{}: {}; the guest sees an I/O error (further ones are not reported)", name(), error.message);
-  else
-    log::debug("{}: {}", name(), error.message);
+  const bool done = co_await disk_.perform(request);
+  co_return done ? kOk : kIoError;
 }
 
 }  // namespace lodge::devices::virtio

@@ -52,15 +52,18 @@ class Disk : public testing::TestWithParam<test::Shape> {
     // The node's last breath is drawn where it lived.
     thread->call([this]() -> block::Task<int> {
       block.reset();
+      if (disk) co_await disk->settle();
+      disk.reset();
       node.reset();
       co_return 0;
     });
   }
-  void make(const BlockOptions& options = {}) {
+  void make(const storage::DiskOptions& disk_options = {}, const BlockOptions& options = {}) {
     node = std::make_unique<block::MemoryNode>(image);
-    block = std::make_unique<Block>("disk", *thread, *node, options,
-                                    Block::Host{.pause = [this](const std::string&) { signal.count(signal.pauses); },
-                                                .resume = [this] { signal.count(signal.resumes); }});
+    disk = std::make_unique<storage::Disk>("disk", *thread, *node, disk_options);
+    disk->set_machine(
+        {.pause = [this](const std::string&) { signal.count(signal.pauses); }, .resume = [this] { signal.count(signal.resumes); }});
+    block = std::make_unique<Block>(*disk, options);
     block->connect(signal);
     block->allow_access(true);
   }
@@ -133,6 +136,7 @@ class Disk : public testing::TestWithParam<test::Shape> {
   std::shared_ptr<block::MemoryDisk> image = std::make_shared<block::MemoryDisk>();
   std::unique_ptr<IoThread> thread = std::move(*IoThread::start("disk"));
   std::unique_ptr<block::Node> node;
+  std::unique_ptr<storage::Disk> disk;
   std::unique_ptr<Block> block;
   std::optional<test::Ring> ring;
   bool started = false;
@@ -141,7 +145,7 @@ class Disk : public testing::TestWithParam<test::Shape> {
 INSTANTIATE_TEST_SUITE_P(Rings, Disk, testing::ValuesIn(test::kAllShapes), [](const auto& tested) { return test::name_of(tested.param); });
 
 TEST_P(Disk, SaysWhatItIs) {
-  make({.serial = "number-1", .queues = 3});
+  make({.serial = "number-1"}, {.queues = 3});
   EXPECT_EQ(block->features() & (kUsual | feature(kReadOnly)), kUsual);
   EXPECT_EQ(block->queue_count(), 3u);
   EXPECT_EQ(test::config_of<uint64_t>(*block, 0), kSectors);
@@ -303,7 +307,7 @@ TEST_P(Disk, WithoutSpaceTheMachineWaits) {
 }
 
 TEST_P(Disk, ErrorsAsToldToTakeThem) {
-  make({.on_read_error = OnError::Ignore, .on_write_error = OnError::Report});
+  make({.on_read_error = storage::OnError::Ignore, .on_write_error = storage::OnError::Report});
   start();
   image->fault = [](const block::Request&) { return ENOSPC; };
   EXPECT_EQ(request(kOut, 0, {{kData, 512}}), kIoError);

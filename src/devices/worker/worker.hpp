@@ -4,7 +4,7 @@
 #include <functional>
 #include <memory>
 
-namespace lodge::devices::virtio {
+namespace lodge::devices {
 
 class Worker {
  public:
@@ -20,4 +20,4 @@ class Worker {
   [[nodiscard]] virtual std::unique_ptr<Watch> watch(int eventfd, std::function<void()> ready) = 0;
 };
 
-}  // namespace lodge::devices::virtio
+}  // namespace lodge::devices

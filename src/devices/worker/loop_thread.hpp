@@ -10,9 +10,9 @@
 #include <utility>
 
 #include "base/event_loop.hpp"
-#include "devices/virtio/worker.hpp"
+#include "devices/worker/worker.hpp"
 
-namespace lodge::devices::virtio {
+namespace lodge::devices {
 
 class LoopThread final : public Worker {
  public:
@@ -41,4 +41,4 @@ class LoopThread final : public Worker {
   std::thread thread_;
 };
 
-}  // namespace lodge::devices::virtio
+}  // namespace lodge::devices

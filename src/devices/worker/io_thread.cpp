@@ -1,4 +1,4 @@
-#include "devices/virtio/io_thread.hpp"
+#include "devices/worker/io_thread.hpp"
 
 #include <poll.h>
 #include <pthread.h>
@@ -6,7 +6,7 @@
 
 #include "base/eventfd.hpp"
 
-namespace lodge::devices::virtio {
+namespace lodge::devices {
 
 Result<std::unique_ptr<IoThread>> IoThread::start(std::string name, block::IoContext::Kind kind) {
   std::unique_ptr<IoThread> made(new IoThread(TRY(block::IoContext::create(kind))));
@@ -68,4 +68,4 @@ std::unique_ptr<Worker::Watch> IoThread::watch(int eventfd, std::function<void()
   return std::make_unique<CoroutineWatch>(std::move(state));
 }
 
-}  // namespace lodge::devices::virtio
+}  // namespace lodge::devices

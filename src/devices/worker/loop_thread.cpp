@@ -1,4 +1,4 @@
-#include "devices/virtio/loop_thread.hpp"
+#include "devices/worker/loop_thread.hpp"
 
 #include <poll.h>
 #include <pthread.h>
@@ -6,7 +6,7 @@
 
 #include "base/eventfd.hpp"
 
-namespace lodge::devices::virtio {
+namespace lodge::devices {
 
 namespace {
 
@@ -54,4 +54,4 @@ std::unique_ptr<Worker::Watch> LoopThread::watch(int eventfd, std::function<void
   return std::make_unique<LoopWatch>(*loop_, std::move(*event), std::move(ready));
 }
 
-}  // namespace lodge::devices::virtio
+}  // namespace lodge::devices

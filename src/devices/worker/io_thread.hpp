@@ -10,9 +10,9 @@
 #include <utility>
 
 #include "block/io_context.hpp"
-#include "devices/virtio/worker.hpp"
+#include "devices/worker/worker.hpp"
 
-namespace lodge::devices::virtio {
+namespace lodge::devices {
 
 class IoThread final : public Worker {
  public:
@@ -49,4 +49,4 @@ class IoThread final : public Worker {
   std::thread thread_;
 };
 
-}  // namespace lodge::devices::virtio
+}  // namespace lodge::devices

@@ -1,0 +1,448 @@
+#include "devices/ata/hard_disk.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.hpp"
+#include "devices/ata/identify.hpp"
+
+namespace lodge::devices::ata {
+
+namespace {
+
+constexpr uint64_t kSector = block::kSector;
+constexpr unsigned kMostMultiple = 16;           // sectors
+constexpr uint64_t kBufferSectors = 256;         // between disk and data register
+constexpr uint64_t kShortLimit = (1 << 28) - 1;  // sectors that 28-bit addresses reach
+constexpr size_t kMostTrimSectors = 64;          // of ranges, in one command
+
+enum Command : uint8_t {
+  kDataSetManagement = 0x06,
+  kRecalibrate = 0x10,  // to 0x1f
+  kReadSectors = 0x20,
+  kReadSectorsOnce = 0x21,
+  kReadSectorsExt = 0x24,
+  kReadDmaExt = 0x25,
+  kReadNativeMaxExt = 0x27,
+  kReadMultipleExt = 0x29,
+  kWriteSectors = 0x30,
+  kWriteSectorsOnce = 0x31,
+  kWriteSectorsExt = 0x34,
+  kWriteDmaExt = 0x35,
+  kWriteMultipleExt = 0x39,
+  kWriteDmaFuaExt = 0x3d,
+  kVerify = 0x40,
+  kVerifyOnce = 0x41,
+  kVerifyExt = 0x42,
+  kSeek = 0x70,
+  kInitializeParameters = 0x91,
+  kStandbyImmediate94 = 0x94,
+  kIdleImmediate95 = 0x95,
+  kStandby96 = 0x96,
+  kIdle97 = 0x97,
+  kCheckPower98 = 0x98,
+  kSleep99 = 0x99,
+  kReadMultiple = 0xc4,
+  kWriteMultiple = 0xc5,
+  kSetMultiple = 0xc6,
+  kReadDma = 0xc8,
+  kReadDmaOnce = 0xc9,
+  kWriteDma = 0xca,
+  kWriteDmaOnce = 0xcb,
+  kWriteMultipleFuaExt = 0xce,
+  kStandbyImmediate = 0xe0,
+  kIdleImmediate = 0xe1,
+  kStandby = 0xe2,
+  kIdle = 0xe3,
+  kCheckPower = 0xe5,
+  kSleep = 0xe6,
+  kFlushCache = 0xe7,
+  kFlushCacheExt = 0xea,
+  kIdentify = 0xec,
+  kSetFeatures = 0xef,
+  kReadNativeMax = 0xf8,
+};
+
+constexpr uint16_t kTrim = 1;                                             // DATA SET MANAGEMENT's feature
+constexpr unsigned kPowerActive = 0xff;                                   // CHECK POWER MODE's answer
+constexpr uint8_t kModeClass = 0xf8, kUdma = 0x40, kMultiwordDma = 0x20;  // SET FEATURES, transfer modes
+
+}  // namespace
+
+HardDisk::HardDisk(Link& link, storage::Disk& disk, unsigned number) : Device(link), disk_(disk), number_(number) { reset(); }
+
+void HardDisk::reset_device() {
+  constexpr uint32_t kMostCylinders = 16383;
+  geometry_ = {};
+  geometry_.cylinders =
+      static_cast<uint32_t>(std::clamp<uint64_t>(disk_.sectors() / (geometry_.heads * geometry_.sectors), 1, kMostCylinders));
+  multiple_ = 0;
+  write_cache_ = read_ahead_ = true;
+  transfer_ = {};
+  trimming_ = false;
+  block_bytes_ = 0;
+}
+
+// --- Commands
+
+void HardDisk::execute(uint8_t command) {
+  if ((command & 0xf0) == kRecalibrate) return finish();
+  switch (command) {
+    case kReadSectors:
+    case kReadSectorsOnce: return start_pio(false, false, Addressing::Short);
+    case kReadSectorsExt: return start_pio(false, false, Addressing::Long);
+    case kReadMultiple: return start_pio(false, true, Addressing::Short);
+    case kReadMultipleExt: return start_pio(false, true, Addressing::Long);
+    case kWriteSectors:
+    case kWriteSectorsOnce: return start_pio(true, false, Addressing::Short);
+    case kWriteSectorsExt: return start_pio(true, false, Addressing::Long);
+    case kWriteMultiple: return start_pio(true, true, Addressing::Short);
+    case kWriteMultipleExt: return start_pio(true, true, Addressing::Long);
+    case kWriteMultipleFuaExt: return start_pio(true, true, Addressing::Long, true);
+    case kReadDma:
+    case kReadDmaOnce: return start_dma(false, Addressing::Short);
+    case kReadDmaExt: return start_dma(false, Addressing::Long);
+    case kWriteDma:
+    case kWriteDmaOnce: return start_dma(true, Addressing::Short);
+    case kWriteDmaExt: return start_dma(true, Addressing::Long);
+    case kWriteDmaFuaExt: return start_dma(true, Addressing::Long, true);
+    case kVerify:
+    case kVerifyOnce: return verify(Addressing::Short);
+    case kVerifyExt: return verify(Addressing::Long);
+    case kReadNativeMax: return native_maximum(Addressing::Short);
+    case kReadNativeMaxExt: return native_maximum(Addressing::Long);
+    case kDataSetManagement: return trim();
+    case kFlushCache:
+    case kFlushCacheExt: return flush();
+    case kIdentify: return identify_to_host();
+    case kSetFeatures: return set_features();
+    case kSetMultiple: return set_multiple();
+    case kInitializeParameters: return set_geometry();
+    case kCheckPower:
+    case kCheckPower98: Registers::set(registers.count, kPowerActive); return finish();
+    case kSeek:
+    case kStandbyImmediate94:
+    case kIdleImmediate95:
+    case kStandby96:
+    case kIdle97:
+    case kSleep99:
+    case kStandbyImmediate:
+    case kIdleImmediate:
+    case kStandby:
+    case kIdle:
+    case kSleep: return finish();
+    default: return fail(kAborted);
+  }
+}
+
+std::array<uint16_t, 256> HardDisk::identify() const {
+  std::array<uint16_t, 256> words{};
+  const uint64_t sectors = disk_.sectors();
+  words[0] = 0x0040;  // a fixed disk
+  words[1] = words[54] = static_cast<uint16_t>(geometry_.cylinders);
+  words[3] = words[55] = geometry_.heads;
+  words[6] = words[56] = geometry_.sectors;
+  const std::string serial = disk_.options().serial.empty() ? fmt::format("LD{:08}", number_) : disk_.options().serial;
+  put_text(std::span(words).subspan(10, 10), serial);
+  put_text(std::span(words).subspan(23, 4), "1");
+  put_text(std::span(words).subspan(27, 20), "LODGE HARDDISK");
+  words[47] = 0x8000 | kMostMultiple;
+  words[49] = 0x0f00;  // IORDY, LBA, DMA
+  words[50] = 0x4000;
+  words[51] = 0x0200;
+  words[53] = 0x0007;  // words 54 to 58, 64 to 70 and 88 are valid
+  const uint32_t chs_sectors = geometry_.cylinders * geometry_.heads * geometry_.sectors;
+  words[57] = static_cast<uint16_t>(chs_sectors);
+  words[58] = static_cast<uint16_t>(chs_sectors >> 16);
+  words[59] = multiple_ ? 0x0100 | multiple_ : 0;
+  const auto short_sectors = static_cast<uint32_t>(std::min(sectors, kShortLimit));
+  words[60] = static_cast<uint16_t>(short_sectors);
+  words[61] = static_cast<uint16_t>(short_sectors >> 16);
+  words[63] = 0x0007;                                   // multiword DMA 0 to 2
+  words[64] = 0x0003;                                   // PIO 3 and 4
+  words[65] = words[66] = words[67] = words[68] = 120;  // ns a cycle
+  words[80] = 0x00f0;                                   // ATA/ATAPI-4 to 7
+  words[82] = 0x4060;                                   // NOP, read look-ahead, write cache
+  words[83] = 0x7400;                                   // FLUSH CACHE and its EXT, 48-bit addresses
+  words[84] = 0x4040;                                   // writes with FUA
+  words[85] = static_cast<uint16_t>(0x4000 | (read_ahead_ ? 0x40 : 0) | (write_cache_ ? 0x20 : 0));
+  words[86] = 0x3400;
+  words[87] = 0x4040;
+  words[88] = 0x003f;  // Ultra DMA 0 to 5
+  const unsigned mode = transfer_mode_ & 7;
+  if ((transfer_mode_ & kModeClass) == kUdma) words[88] |= static_cast<uint16_t>(0x100 << mode);
+  if ((transfer_mode_ & kModeClass) == kMultiwordDma) words[63] |= static_cast<uint16_t>(0x100 << mode);
+  words[93] = 0x6001 | ((registers.device & kDeviceSecond) ? 0x0100 : 0x0008);  // an 80-conductor cable
+  for (unsigned i = 0; i < 4; ++i) words[100 + i] = static_cast<uint16_t>(sectors >> (16 * i));
+  // A physical sector of 4 KiB, in eight logical ones.
+  words[106] = 0x6003;
+  if (disk_.options().discard && !disk_.options().read_only) {
+    words[69] = 0x4020;  // what was trimmed reads as zeros, or as before
+    words[105] = kMostTrimSectors;
+    words[169] = 1;
+  }
+  words[217] = 1;  // does not rotate
+  set_checksum(words);
+  return words;
+}
+
+void HardDisk::identify_to_host() {
+  const auto words = identify();
+  buffer_.resize(kSector);
+  std::memcpy(buffer_.data(), words.data(), kSector);
+  transfer_ = {};
+  block_bytes_ = 0;
+  registers.status = kReady | kServiceOrSeekComplete | kDataRequest;
+  link().move_block(*this, Direction::ToHost, buffer_, true);
+}
+
+void HardDisk::set_features() {
+  constexpr uint8_t kWriteCacheOn = 0x02, kTransferMode = 0x03, kReadAheadOff = 0x55, kNoRevert = 0x66, kWriteCacheOff = 0x82,
+                    kReadAheadOn = 0xaa, kRevert = 0xcc;
+  switch (static_cast<uint8_t>(registers.features)) {
+    case kWriteCacheOn: write_cache_ = true; return finish();
+    // What the cache holds must last from now on.
+    case kWriteCacheOff: write_cache_ = false; return flush();
+    case kReadAheadOn: read_ahead_ = true; return finish();
+    case kReadAheadOff: read_ahead_ = false; return finish();
+    case kTransferMode: {
+      const auto mode = static_cast<uint8_t>(registers.count);
+      const bool pio = (mode & 0xf0) == 0 && (mode <= 1 || (mode >= 8 && mode <= 12));
+      const bool multiword = (mode & kModeClass) == kMultiwordDma && (mode & 7) <= 2;
+      const bool ultra = (mode & kModeClass) == kUdma && (mode & 7) <= 5;
+      if (!pio && !multiword && !ultra) return fail(kAborted);
+      transfer_mode_ = mode;
+      return finish();
+    }
+    case kRevert:
+    case kNoRevert: return finish();
+    default: return fail(kAborted);
+  }
+}
+
+void HardDisk::set_multiple() {
+  const auto count = static_cast<uint8_t>(registers.count);
+  if (count > kMostMultiple || (count & (count - 1)) != 0) return fail(kAborted);
+  multiple_ = count;
+  finish();
+}
+
+// INITIALIZE DEVICE PARAMETERS (ATA/ATAPI-5, 8.16): how cylinder, head and sector are to be read.
+void HardDisk::set_geometry() {
+  const auto sectors = static_cast<uint8_t>(registers.count);
+  const uint8_t heads = (registers.device & kDeviceHead) + 1;
+  if (sectors == 0) return fail(kAborted);
+  geometry_ = {.cylinders = static_cast<uint32_t>(std::clamp<uint64_t>(disk_.sectors() / (heads * sectors), 1, 65535)),
+               .heads = heads,
+               .sectors = sectors};
+  finish();
+}
+
+void HardDisk::flush() {
+  submit(disk_, block::Request(block::Operation::Flush, 0, 0), [this](bool ok) { ok ? finish() : fail(kAborted); });
+}
+
+void HardDisk::verify(Addressing addressing) {
+  if (!take_range(addressing)) return fail(kIdNotFound);
+  finish();
+}
+
+void HardDisk::native_maximum(Addressing addressing) {
+  const uint64_t last = disk_.sectors() - 1;
+  if (addressing == Addressing::Short) registers.device |= kDeviceLba;
+  show_sector(addressing == Addressing::Short ? std::min(last, kShortLimit) : last);
+  finish();
+}
+
+// --- Addresses
+
+uint64_t HardDisk::sector_count(Addressing addressing) const {
+  if (addressing == Addressing::Long) return registers.count == 0 ? 65536 : registers.count;
+  const auto count = static_cast<uint8_t>(registers.count);
+  return count == 0 ? 256 : count;
+}
+
+bool HardDisk::first_sector(Addressing addressing, uint64_t& sector) const {
+  const auto low_byte = [](uint16_t value) { return uint64_t{static_cast<uint8_t>(value)}; };
+  const auto high_byte = [](uint16_t value) { return uint64_t{value} >> 8; };
+  const uint64_t low24 = low_byte(registers.low) | low_byte(registers.mid) << 8 | low_byte(registers.high) << 16;
+  if (addressing == Addressing::Long) {
+    // 48-bit commands have no other addresses than by LBA.
+    sector = low24 | high_byte(registers.low) << 24 | high_byte(registers.mid) << 32 | high_byte(registers.high) << 40;
+    return true;
+  }
+  const unsigned head = registers.device & kDeviceHead;
+  if (registers.device & kDeviceLba) {
+    sector = low24 | uint64_t{head} << 24;
+    return true;
+  }
+  const uint64_t number = low_byte(registers.low), cylinder = low_byte(registers.mid) | low_byte(registers.high) << 8;
+  if (number == 0 || number > geometry_.sectors || head >= geometry_.heads) return false;
+  sector = (cylinder * geometry_.heads + head) * geometry_.sectors + number - 1;
+  return true;
+}
+
+// Puts the address into the registers, as they are read after an error and by READ NATIVE MAX.
+void HardDisk::show_sector(uint64_t sector) {
+  const auto both = [&](unsigned shift) { return static_cast<unsigned>((sector >> shift & 0xff) | (sector >> (shift + 24) & 0xff) << 8); };
+  const bool lba = (registers.device & kDeviceLba) != 0;
+  if (!lba) {
+    const uint64_t track = sector / geometry_.sectors, cylinder = track / geometry_.heads;
+    Registers::set(registers.low, static_cast<unsigned>(sector % geometry_.sectors + 1));
+    Registers::set(registers.mid, cylinder & 0xff);
+    Registers::set(registers.high, cylinder >> 8 & 0xff);
+    registers.device = static_cast<uint8_t>((registers.device & ~kDeviceHead) | track % geometry_.heads);
+    return;
+  }
+  Registers::set(registers.low, both(0));
+  Registers::set(registers.mid, both(8));
+  Registers::set(registers.high, both(16));
+  if (sector <= kShortLimit) registers.device = static_cast<uint8_t>((registers.device & ~kDeviceHead) | (sector >> 24 & kDeviceHead));
+}
+
+bool HardDisk::take_range(Addressing addressing) {
+  uint64_t sector = 0;
+  const uint64_t count = sector_count(addressing);
+  if (!first_sector(addressing, sector) || !disk_.in_range(sector, count * kSector)) return false;
+  transfer_ = {};
+  transfer_.sector = sector;
+  transfer_.left = count;
+  return true;
+}
+
+// --- Through the data register: the buffer holds up to kBufferSectors, and each block of it is moved at once.
+
+void HardDisk::start_pio(bool write, bool multiple, Addressing addressing, bool fua) {
+  if (multiple && multiple_ == 0) return fail(kAborted);
+  if (write && disk_.options().read_only) return fail(kAborted);
+  if (!take_range(addressing)) return fail(kIdNotFound);
+  transfer_.write = write;
+  transfer_.fua = fua || (write && !write_cache_);
+  transfer_.block_sectors = multiple ? multiple_ : 1;
+  if (!write) return fill_buffer();
+  buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector);
+  // The host is not interrupted for the first block (ATA/ATAPI-7 volume 2, 11.7).
+  next_block(false);
+}
+
+void HardDisk::fill_buffer() {
+  registers.status = kBusy;
+  buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector);
+  block::Request request(block::Operation::Read, transfer_.sector * kSector, block::Buffers(buffer_.data(), buffer_.size()));
+  submit(disk_, std::move(request), [this](bool ok) {
+    if (!ok) {
+      show_sector(transfer_.sector);
+      return fail(kUncorrectable);
+    }
+    transfer_.sector += buffer_.size() / kSector;
+    transfer_.left -= buffer_.size() / kSector;
+    transfer_.position = 0;
+    next_block(true);
+  });
+}
+
+void HardDisk::next_block(bool interrupt) {
+  block_bytes_ = std::min<size_t>(transfer_.block_sectors * kSector, buffer_.size() - transfer_.position);
+  registers.status = kReady | kServiceOrSeekComplete | kDataRequest;
+  link().move_block(*this, transfer_.write ? Direction::ToDevice : Direction::ToHost,
+                    std::span(buffer_).subspan(transfer_.position, block_bytes_), interrupt);
+}
+
+void HardDisk::block_moved() {
+  if (trimming_) return trim_ranges(0);
+  transfer_.position += block_bytes_;
+  if (transfer_.write) return transfer_.position < buffer_.size() ? next_block(true) : write_buffer();
+  if (block_bytes_ != 0 && transfer_.position < buffer_.size()) return next_block(true);
+  if (transfer_.left != 0) return fill_buffer();
+  // The last block has been taken: the command is over, without a further interrupt (11.5).
+  registers.status = kReady | kServiceOrSeekComplete;
+}
+
+void HardDisk::write_buffer() {
+  registers.status = kBusy;
+  block::Request request(block::Operation::Write, transfer_.sector * kSector, block::Buffers(buffer_.data(), buffer_.size()));
+  request.fua = transfer_.fua;
+  submit(disk_, std::move(request), [this](bool ok) {
+    if (!ok) {
+      show_sector(transfer_.sector);
+      return fail(kAborted);
+    }
+    transfer_.sector += buffer_.size() / kSector;
+    transfer_.left -= buffer_.size() / kSector;
+    transfer_.position = 0;
+    if (transfer_.left == 0) return finish();
+    buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector);
+    next_block(true);
+  });
+}
+
+// --- DMA: between the disk and the guest's own memory
+
+void HardDisk::start_dma(bool write, Addressing addressing, bool fua) {
+  if (write && disk_.options().read_only) return fail(kAborted);
+  if (!take_range(addressing)) return fail(kIdNotFound);
+  transfer_.write = write;
+  transfer_.fua = fua || (write && !write_cache_);
+  registers.status = kBusy | kDataRequest;
+  link().want_dma(*this, write ? Direction::ToDevice : Direction::ToHost, transfer_.left * kSector);
+}
+
+void HardDisk::dma_memory(block::Buffers memory, Announcement announcement) {
+  if (trimming_) {
+    memory.copy_to(0, buffer_.data(), std::min<uint64_t>(memory.size(), buffer_.size()));
+    link().dma_moved(*this, buffer_.size());
+    return trim_ranges(0);
+  }
+  // Memory that ends before the command does: what fits is moved, and the command waits for ever, as the hardware would.
+  const uint64_t bytes = std::min(memory.size() / kSector, transfer_.left) * kSector;
+  if (bytes == 0) return;
+  block::Request request(transfer_.write ? block::Operation::Write : block::Operation::Read, transfer_.sector * kSector,
+                         memory.slice(0, bytes));
+  request.fua = transfer_.fua;
+  submit(disk_, std::move(request), [this, bytes, announcement = std::move(announcement)](bool ok) mutable {
+    announcement.reset();
+    link().dma_moved(*this, ok ? bytes : 0);
+    if (!ok) {
+      show_sector(transfer_.sector);
+      return fail(transfer_.write ? kAborted : kUncorrectable);
+    }
+    transfer_.sector += bytes / kSector;
+    transfer_.left -= bytes / kSector;
+    if (transfer_.left == 0) finish();
+  });
+}
+
+// --- DATA SET MANAGEMENT (ACS-3, 7.5): ranges of 48 bits of sector and 16 of length, each 8 bytes
+
+void HardDisk::trim() {
+  const bool offered = disk_.options().discard && !disk_.options().read_only;
+  const unsigned sectors = registers.count;
+  if (!offered || (registers.features & 0xff) != kTrim || sectors == 0 || sectors > kMostTrimSectors) return fail(kAborted);
+  buffer_.assign(sectors * kSector, 0);
+  trimming_ = true;
+  registers.status = kBusy | kDataRequest;
+  link().want_dma(*this, Direction::ToDevice, buffer_.size());
+}
+
+void HardDisk::trim_ranges(size_t index) {
+  registers.status = kBusy;
+  for (; index < buffer_.size() / 8; ++index) {
+    uint64_t range = 0;
+    std::memcpy(&range, &buffer_[index * 8], sizeof range);
+    const uint64_t sector = range & ((uint64_t{1} << 48) - 1), count = range >> 48;
+    if (count == 0) continue;
+    if (!disk_.in_range(sector, count * kSector)) {
+      trimming_ = false;
+      return fail(kIdNotFound);
+    }
+    return submit(disk_, block::Request(block::Operation::Discard, sector * kSector, count * kSector), [this, index](bool ok) {
+      if (ok) return trim_ranges(index + 1);
+      trimming_ = false;
+      fail(kAborted);
+    });
+  }
+  trimming_ = false;
+  finish();
+}
+
+}  // namespace lodge::devices::ata

@@ -1,0 +1,75 @@
+// An ATA disk (ATA/ATAPI-7; TRIM and the rotation rate after ACS-3): PIO, PIO multiple and DMA with addresses by cylinder, head and
+// sector, of 28 bits and of 48. Native command queueing is the AHCI port's (it has its own way of naming commands).
+//
+// Threads: as Device.
+#pragma once
+
+#include <array>
+
+#include "devices/ata/device.hpp"
+
+namespace lodge::devices::ata {
+
+// The geometry that the disk has by default (ATA/ATAPI-6, annex C), or that the guest has set.
+struct Geometry {
+  uint32_t cylinders = 0;
+  uint8_t heads = 16, sectors = 63;
+};
+
+class HardDisk final : public Device {
+ public:
+  // `number`: which of the machine's disks, for a serial number where the user gave none. The disk must outlive it.
+  HardDisk(Link& link, storage::Disk& disk, unsigned number);
+
+  void block_moved() override;
+  void dma_memory(block::Buffers memory, Announcement announcement) override;
+
+  // The 256 words of IDENTIFY DEVICE.
+  [[nodiscard]] std::array<uint16_t, 256> identify() const;
+
+ protected:
+  void execute(uint8_t command) override;
+  void reset_device() override;
+
+ private:
+  enum class Addressing : uint8_t { Short, Long };
+  // A command that moves sectors, as far as it has come.
+  struct Transfer {
+    bool write = false, fua = false;
+    uint64_t sector = 0, left = 0;  // what is still to be moved between disk and buffer
+    unsigned block_sectors = 1;     // through the data register at once
+    uint64_t position = 0;          // bytes of the buffer that have been moved
+  };
+
+  void identify_to_host();
+  void set_features();
+  void set_multiple();
+  void set_geometry();
+  void flush();
+  void verify(Addressing addressing);
+  void native_maximum(Addressing addressing);
+  void trim();
+  void start_pio(bool write, bool multiple, Addressing addressing, bool fua = false);
+  void start_dma(bool write, Addressing addressing, bool fua = false);
+  [[nodiscard]] bool take_range(Addressing addressing);
+  [[nodiscard]] bool first_sector(Addressing addressing, uint64_t& sector) const;
+  [[nodiscard]] uint64_t sector_count(Addressing addressing) const;
+  void show_sector(uint64_t sector);
+  void fill_buffer();
+  void next_block(bool interrupt);
+  void write_buffer();
+  void trim_ranges(size_t index);
+
+  storage::Disk& disk_;
+  const unsigned number_;
+  Geometry geometry_;
+  uint8_t multiple_ = 0;  // sectors; 0: not set
+  bool write_cache_ = true, read_ahead_ = true;
+  uint8_t transfer_mode_ = 0;  // as SET FEATURES gave it
+  Transfer transfer_;
+  bool trimming_ = false;
+  std::vector<uint8_t> buffer_;
+  size_t block_bytes_ = 0;  // of the block at the data register; 0: what is there is no sectors
+};
+
+}  // namespace lodge::devices::ata

@@ -1,0 +1,120 @@
+#include "machine/chipset.hpp"
+
+#include "devices/chipset/i440fx.hpp"
+#include "devices/chipset/piix3.hpp"
+#include "devices/chipset/piix4_pm.hpp"
+#include "machine/acpi/tables.hpp"
+
+namespace lodge::machine {
+
+namespace {
+
+constexpr uint32_t kIdePrimary = 14, kIdeSecondary = 15;
+constexpr uint64_t kPhysicalEnd = uint64_t{1} << 46;  // of addresses that firmware may give to PCI devices
+
+using devices::IrqPin;
+using devices::pci::HostBridge;
+
+// A host bridge without registers of its own, and no firmware: addresses are given by assign_resources(), the four lines lead to
+// inputs of the IOAPIC, and the ACPI block stands where it stands.
+class DirectChipset final : public Chipset {
+ public:
+  static Result<std::unique_ptr<Chipset>> create(const Site& site) {
+    constexpr uint8_t kNoPicLine = 0xff;  // PCI 3.0, 6.2.4: these lines reach the IOAPIC only
+    TRY(site.ports.attach(acpi::kPmBase, acpi::kPmBytes, site.acpi, "ACPI"));
+    auto chipset = std::make_unique<DirectChipset>();
+    std::array<IrqPin, HostBridge::kPins> lines;
+    for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = site.pin(acpi::kFirstPciIrq + i);
+    chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
+                                            .memory = site.mmio,
+                                            .beside_config_address = site.beside_pci,
+                                            .io = {acpi::kPciPorts, 0x10000 - acpi::kPciPorts},
+                                            .memory32 = {kPciMemory, kPciMemoryBytes},
+                                            .memory64 = {},
+                                            .ecam = kPciConfiguration,
+                                            .send_message = site.send_message,
+                                            .lines = lines,
+                                            .interrupt_numbers = {kNoPicLine, kNoPicLine, kNoPicLine, kNoPicLine}}));
+    return chipset;
+  }
+  HostBridge& pci() override { return *pci_; }
+  Result<> start() override { return pci_->assign_resources(); }
+
+ private:
+  std::unique_ptr<HostBridge> pci_;
+};
+
+// Intel's 440FX with the PIIX3 and the PIIX4's power management: device 1, functions 0 and 3.
+class I440FxChipset final : public Chipset {
+ public:
+  explicit I440FxChipset(const Site& site)
+      : host_(site.shadow_changed),
+        isa_(isa_pins(site)),
+        ide_(site.memory, site.ports, {site.pin(kIdePrimary), site.pin(kIdeSecondary)}),
+        power_(site.ports, site.acpi) {}
+
+  static Result<std::unique_ptr<Chipset>> create(const Site& site) {
+    constexpr unsigned kIsa = 1, kIdeFunction = 1, kPowerFunction = 3;
+    auto chipset = std::make_unique<I440FxChipset>(site);
+    std::array<IrqPin, HostBridge::kPins> lines;
+    for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
+    chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
+                                            .memory = site.mmio,
+                                            .beside_config_address = site.beside_pci,
+                                            .io = {0, 0x10000},
+                                            .memory32 = {site.map.low_end, kIoapic - site.map.low_end},
+                                            .memory64 = {site.map.end_above_4g(), kPhysicalEnd - site.map.end_above_4g()},
+                                            .ecam = {},
+                                            .send_message = site.send_message,
+                                            .lines = lines,
+                                            .line_of = &line_of,
+                                            .bridge = &chipset->host_}));
+    TRY(chipset->pci_->plug(chipset->isa_, kIsa));
+    TRY(chipset->pci_->plug(chipset->ide_, kIsa, kIdeFunction));
+    TRY(chipset->pci_->plug(chipset->power_, kIsa, kPowerFunction));
+    return chipset;
+  }
+  HostBridge& pci() override { return *pci_; }
+  devices::ata::PiixIde* ide() override { return &ide_; }
+  Result<> start() override { return {}; }  // firmware does what is to be done
+
+ private:
+  // Device 1, pin A leads to PIRQA, as firmware expects it of this board.
+  static unsigned line_of(unsigned device, unsigned pin) { return (device + pin + 2) % HostBridge::kPins; }
+  static std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> isa_pins(const Site& site) {
+    std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> pins;
+    for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(i);
+    return pins;
+  }
+
+  devices::chipset::I440Fx host_;
+  devices::chipset::Piix3 isa_;
+  devices::ata::PiixIde ide_;
+  devices::chipset::Piix4Pm power_;
+  std::unique_ptr<HostBridge> pci_;
+};
+
+}  // namespace
+
+PciPlaces pci_places(Kind kind) {
+  switch (kind) {
+    case Kind::Direct: return {.first_nic = 1, .entropy = 5, .balloon = 6, .console = 7, .first_drive = 8};
+    case Kind::Pc: return {.first_nic = 3, .entropy = 7, .balloon = 8, .console = 9, .first_drive = 10};
+  }
+  return {};
+}
+
+devices::AcpiPm::Layout acpi_layout(Kind kind) {
+  constexpr devices::AcpiPm::Layout kPiix4{.gpe0_block = 0x0c, .soft_off_sleep = 0};  // GPSTS and SUS_TYP (7.2)
+  return kind == Kind::Direct ? acpi::kPmLayout : kPiix4;
+}
+
+Result<std::unique_ptr<Chipset>> Chipset::create(Kind kind, const Site& site) {
+  switch (kind) {
+    case Kind::Direct: return DirectChipset::create(site);
+    case Kind::Pc: return I440FxChipset::create(site);
+  }
+  return fail(ErrorKind::Internal, "no such machine");
+}
+
+}  // namespace lodge::machine

@@ -1,0 +1,53 @@
+// The bridges of a board: how processors reach PCI and how PCI's interrupts reach the interrupt controllers. Each kind of machine has its
+// own; all else on the board is the same (pc.hpp).
+//
+// Threads: as Pc.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "devices/acpi_pm.hpp"
+#include "devices/ata/piix_ide.hpp"
+#include "devices/bus.hpp"
+#include "devices/chipset/shadow_control.hpp"
+#include "devices/irq_pin.hpp"
+#include "devices/pci/host_bridge.hpp"
+#include "machine/config.hpp"
+#include "machine/memory_map.hpp"
+
+namespace lodge::machine {
+
+// Device numbers on PCI bus 0. Cards come before disks, so that their names in the guest stay when disks are added.
+struct PciPlaces {
+  unsigned first_nic, entropy, balloon, console, first_drive;
+};
+[[nodiscard]] PciPlaces pci_places(Kind kind);
+
+// The board's chip.
+[[nodiscard]] devices::AcpiPm::Layout acpi_layout(Kind kind);
+
+class Chipset {
+ public:
+  struct Site {
+    const MemoryMap& map;
+    memory::GuestMemory& memory;
+    devices::PortBus& ports;
+    devices::MmioBus& mmio;
+    const devices::PortBus& beside_pci;  // ports under those of the PCI host bridge
+    devices::AcpiPm& acpi;
+    std::function<devices::IrqPin(uint32_t gsi)> pin;
+    devices::pci::SendMessage send_message;
+    devices::chipset::ShadowControl::Changed shadow_changed;  // of machines with firmware
+  };
+  static Result<std::unique_ptr<Chipset>> create(Kind kind, const Site& site);
+  virtual ~Chipset() = default;
+
+  [[nodiscard]] virtual devices::pci::HostBridge& pci() = 0;
+  // The IDE controller; null: the machine has none.
+  [[nodiscard]] virtual devices::ata::PiixIde* ide() { return nullptr; }
+  // All functions are plugged in; what follows is power-on.
+  [[nodiscard]] virtual Result<> start() = 0;
+};
+
+}  // namespace lodge::machine

@@ -1,0 +1,48 @@
+#include "machine/firmware.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <span>
+
+#include "machine/input_file.hpp"
+
+namespace lodge::machine {
+
+namespace {
+
+constexpr size_t kUnit = 64 << 10, kLeast = 2 * kUnit, kMost = 16 << 20;
+
+// Where distributions put SeaBIOS: Debian's package first.
+constexpr std::array<const char*, 4> kBiosFiles{"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin",
+                                                "/usr/share/seabios/bios.bin", "/usr/share/qemu/bios.bin"};
+
+}  // namespace
+
+Result<> check_firmware(std::span<const uint8_t> bytes, std::string_view path) {
+  if (bytes.size() % kUnit != 0 || bytes.size() < kLeast || bytes.size() > kMost)
+    return fail(ErrorKind::Usage, "firmware {}: it has {} bytes; a PC's is a whole number of 64 KiB, from 128 KiB to 16 MiB", path,
+                bytes.size());
+  // The processor begins 16 bytes before the end: nothing but zeros or erased flash there is no code.
+  const auto vector = bytes.last(16);
+  if (std::ranges::all_of(vector, [&](uint8_t byte) { return byte == vector[0]; }))
+    return fail(ErrorKind::Usage, "firmware {}: there is no code where the processor begins, so it is no PC's firmware", path);
+  return {};
+}
+
+Result<Firmware> Firmware::open(const std::string& name) {
+  Firmware firmware;
+  firmware.path_ = name;
+  if (name == "bios") {
+    const auto found = std::ranges::find_if(kBiosFiles, [](const char* path) { return access(path, F_OK) == 0; });
+    if (found == kBiosFiles.end())
+      return fail(ErrorKind::NotFound, "--firmware bios: there is no SeaBIOS ({}): install the package seabios", kBiosFiles[0]);
+    firmware.path_ = *found;
+  }
+  firmware.bytes_ = TRY(read_file(firmware.path_, "firmware"));
+  TRY(check_firmware(firmware.bytes_, firmware.path_));
+  return firmware;
+}
+
+}  // namespace lodge::machine

@@ -1,0 +1,33 @@
+// The firmware of a machine: a file from a package or of the user's, read once.
+//
+// Threads: the main thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.hpp"
+
+namespace lodge::machine {
+
+class Firmware {
+ public:
+  // "bios" (SeaBIOS of the package seabios) or a file. ErrorKind::Usage or NotFound: which file, and what to do.
+  static Result<Firmware> open(const std::string& name);
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const std::vector<uint8_t>& bytes() const { return bytes_; }
+
+ private:
+  Firmware() = default;
+  std::string path_;
+  std::vector<uint8_t> bytes_;
+};
+
+// The image may be a PC's firmware: a whole number of 64 KiB up to 16 MiB, with code at the reset vector.
+[[nodiscard]] Result<> check_firmware(std::span<const uint8_t> bytes, std::string_view path);
+
+}  // namespace lodge::machine

@@ -1,0 +1,48 @@
+#include "machine/firmware_items.hpp"
+
+#include <span>
+
+namespace lodge::machine {
+
+namespace {
+
+void append(std::vector<uint8_t>& out, uint64_t value, unsigned bytes) {
+  for (unsigned i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
+}
+
+std::vector<uint8_t> number(uint64_t value, unsigned bytes) {
+  std::vector<uint8_t> out;
+  append(out, value, bytes);
+  return out;
+}
+
+// RAM as INT 15h E820 has it: base, length, type. What lies in the first MiB is the firmware's own knowledge.
+std::vector<uint8_t> memory_ranges(const MemoryMap& map) {
+  std::vector<uint8_t> out;
+  const auto ram = [&](uint64_t base, uint64_t size) {
+    append(out, base, 8);
+    append(out, size, 8);
+    append(out, static_cast<uint32_t>(E820Type::Ram), 4);
+  };
+  ram(0, map.low_end);
+  if (map.above_size > 0) ram(kAbove4G, map.above_size);
+  return out;
+}
+
+}  // namespace
+
+Result<> describe_machine(devices::FwCfg& fw_cfg, const MemoryMap& map, const Config& config) {
+  using devices::FwCfg;
+  fw_cfg.add(FwCfg::kRamSize, number(map.low_end + map.above_size, 8));
+  fw_cfg.add_number16(FwCfg::kProcessors, static_cast<uint16_t>(config.vcpus));
+  fw_cfg.add_number16(FwCfg::kMaximumProcessors, static_cast<uint16_t>(config.vcpus));
+  fw_cfg.add_number16(FwCfg::kGraphics, 0);
+  fw_cfg.add_number16(FwCfg::kBootMenu, 0);
+  fw_cfg.add(FwCfg::kIrq0Override, {1});  // the 8254 at input 2 of the IOAPIC
+  TRY(fw_cfg.add_file("etc/e820", memory_ranges(map)));
+  // SeaBIOS shows its screen on the serial port, where there is no other.
+  TRY(fw_cfg.add_file("etc/sercon-port", number(0x3f8, 2)));
+  return {};
+}
+
+}  // namespace lodge::machine

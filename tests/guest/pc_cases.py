@@ -1,0 +1,118 @@
+"""The PC with firmware: SeaBIOS, GRUB and stock kernels from CDs and disks that know nothing of Lodge."""
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+
+from debian_cases import Debian, log_in
+from debian_cases import power_off as power_off_debian
+from device_cases import MIB, check_digest, image_tool, no_complaints, noise, read_file
+from harness import BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, Skip, answer, case, check, guest_image, power_off, reach_prompt
+
+GRUB = """serial --unit=0 --speed=115200
+terminal_input serial console
+terminal_output serial console
+set timeout=0
+menuentry "guest" {{
+  linux /boot/vmlinuz {append}
+  initrd /boot/initrd
+}}
+"""
+
+
+def grub_cd(bench, kernel, initrd, append, files=()):
+    """A CD that boots the kernel; `files` are further ones, of a name and bytes each."""
+    tool = shutil.which("grub-mkrescue")
+    if not tool or not shutil.which("xorriso") or not os.path.isdir("/usr/lib/grub/i386-pc"):
+        raise Skip("no grub-mkrescue with GRUB for BIOS: install grub-common, grub-pc-bin, xorriso and mtools")
+    tree, cd = bench.path("tree"), bench.path("cd.iso")
+    os.makedirs(os.path.join(tree, "boot", "grub"))
+    shutil.copy(kernel, os.path.join(tree, "boot", "vmlinuz"))
+    shutil.copy(initrd, os.path.join(tree, "boot", "initrd"))
+    for name, data in [("boot/grub/grub.cfg", GRUB.format(append=append).encode()), *files]:
+        with open(os.path.join(tree, name), "wb") as out:
+            out.write(data)
+    made = subprocess.run([tool, "-d", "/usr/lib/grub/i386-pc", "-o", cd, tree], capture_output=True, text=True, timeout=COMMAND_SECONDS,
+                          check=False)
+    check(made.returncode == 0, f"grub-mkrescue failed:\n{made.stdout}{made.stderr}")
+    return cd
+
+
+def pc_command(bench, *arguments, cpus=1, memory="512M"):
+    return [bench.options.lodge, "run", "-m", memory, "-c", str(cpus), "--engine", bench.options.engine, "--name", "pc-test", "--net", "none",
+            *arguments]
+
+
+@contextlib.contextmanager
+def booted(command):
+    with Console(command) as guest:
+        guest.expect("SeaBIOS", BOOT_SECONDS)
+        reach_prompt(guest)
+        yield guest
+
+
+@case
+def pc_cd(bench):
+    """A CD with GRUB boots a stock kernel, with two processors, an IDE disk and the CD itself; it goes through the firmware once more when
+    it reboots."""
+    folder = bench.flavour_folder(bench.options.flavour)
+    initrd = bench.path("initrd")
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    content, disk = noise(MIB, 3), bench.path("disk", noise(8 * MIB, 4))
+    cd = grub_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", [("content", content)])
+    with booted(pc_command(bench, "--cdrom", cd, "--drive", f"file={disk},format=raw", cpus=2)) as guest:
+        check(answer(guest, "nproc") == "2", "both processors are there")
+        check_digest(guest, "cat /dev/sda", noise(8 * MIB, 4), "the disk reads otherwise")
+        answer(guest, "mkdir /cd && mount -t iso9660 -o ro /dev/sr0 /cd")
+        check_digest(guest, "cat /cd/content", content, "a file of the CD reads otherwise")
+        answer(guest, "umount /cd")
+        check_digest(guest, f"head -c {os.path.getsize(cd)} /dev/sr0", read_file(cd, 0, -1), "the CD reads otherwise")
+        # What is written is there after a reset, in the guest and on the host.
+        answer(guest, "yes lodge | dd of=/dev/sda bs=64k count=16 seek=8 iflag=fullblock conv=fsync")
+        guest.type("reboot\n")
+        guest.expect("SeaBIOS", BOOT_SECONDS)
+        reach_prompt(guest)
+        written = (b"lodge\n" * (MIB // 6 + 1))[:MIB]
+        check_digest(guest, "dd if=/dev/sda bs=64k count=16 skip=8", written, "the disk lost what was written")
+        answer(guest, "grep ata_piix /proc/interrupts")
+        no_complaints(guest)
+        power_off(guest)
+    check(hashlib.md5(read_file(disk, MIB // 2, MIB)).digest() == hashlib.md5(written).digest(), "the image lost what was written")
+
+
+@case
+def pc_disk(bench):
+    """A disk with GRUB in its master boot record boots a whole Debian whose root is on IDE, and another on virtio beside it."""
+    system = Debian(bench)
+    cd = grub_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), "console=ttyS0 root=/dev/sdb quiet")
+    # Such a CD is a disk as well: it begins with a master boot record.
+    loader, data = bench.path("loader.qcow2"), bench.path("data", noise(2 * MIB, 5))
+    image_tool(bench, "convert", "-q", "-f", "raw", "-O", "qcow2", cd, loader)
+    with Console(pc_command(bench, loader, system.overlay, "--drive", f"file={data},format=raw,if=virtio", cpus=2, memory="1G")) as guest:
+        guest.expect("SeaBIOS", BOOT_SECONDS)
+        log_in(guest)
+        check("/dev/sdb on / " in answer(guest, "mount | grep ' / '"), "the root is somewhere else")
+        check_digest(guest, "cat /dev/vda", noise(2 * MIB, 5), "the virtio disk reads otherwise")
+        answer(guest, "dd if=/dev/urandom of=/root/file bs=1M count=32 conv=fsync && md5sum /root/file >/root/sum")
+        answer(guest, "echo 3 >/proc/sys/vm/drop_caches && md5sum -c /root/sum")
+        # What the disk says of itself, through the kernel's eyes.
+        check("LODGE HARDDISK" in answer(guest, "cat /sys/block/sdb/device/model"), "another model")
+        answer(guest, "fstrim -v /")
+        no_complaints(guest)
+        power_off_debian(guest)
+    image_tool(bench, "check", system.overlay)
+
+
+@case
+def pc_nothing_boots(bench):
+    """Empty disks, and a firmware that is none: the guest's firmware says the first, Lodge the second."""
+    disk, cd = bench.path("empty", bytes(MIB)), bench.path("empty.iso", bytes(MIB))
+    with Console(pc_command(bench, "--drive", f"file={disk},format=raw", "--cdrom", cd)) as guest:
+        guest.expect("No bootable device", BOOT_SECONDS)
+        check(READY not in guest.output and PROMPT not in guest.output, "something booted")
+    for arguments, words in ((["--firmware", disk, disk], "no code"), (["--firmware", bench.path("none"), disk], "cannot read it"),
+                             (["--firmware", bench.path("short", b"x"), disk], "1 bytes")):
+        run = subprocess.run(pc_command(bench, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+                             stdin=subprocess.DEVNULL)
+        check(run.returncode == 2 and words in run.stderr, f"{arguments}: exit code {run.returncode}\n{run.stderr}")
