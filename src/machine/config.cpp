@@ -21,7 +21,7 @@ Result<> place_drives(Config& config) {
     if (drive.interface != DriveInterface::Ide) {
       // Each is a device of PCI bus 0.
       const unsigned most = config.kind() == Kind::Direct ? kMaximumDrives : kMaximumVirtioDrivesOfPc;
-      if (++on_virtio > most) return fail(ErrorKind::Usage, "{}: this machine has places for {} disks on virtio", drive.file, most);
+      if (++on_virtio > most) return fail(ErrorKind::Usage, "{}: this machine has places for at most {} disks on virtio", drive.file, most);
       continue;
     }
     if (config.kind() == Kind::Direct)

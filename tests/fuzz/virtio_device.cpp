@@ -25,6 +25,9 @@ namespace lodge::fuzz {
 namespace {
 
 namespace virtio = devices::virtio;
+namespace storage = devices::storage;
+using devices::IoThread;
+using devices::Worker;
 
 // The worker's thread is this one.
 class SameThread final : public Worker {

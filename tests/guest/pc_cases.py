@@ -44,6 +44,11 @@ def pc_command(bench, *arguments, cpus=1, memory="512M"):
             *arguments]
 
 
+def wait_for_drives(guest):
+    """The kernel looks for them beside everything else."""
+    answer(guest, "until [ -b /dev/sda ] && [ -b /dev/sr0 ]; do usleep 10000; done")
+
+
 @contextlib.contextmanager
 def booted(command):
     with Console(command) as guest:
@@ -63,6 +68,7 @@ def pc_cd(bench):
     cd = grub_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", [("content", content)])
     with booted(pc_command(bench, "--cdrom", cd, "--drive", f"file={disk},format=raw", cpus=2)) as guest:
         check(answer(guest, "nproc") == "2", "both processors are there")
+        wait_for_drives(guest)
         check_digest(guest, "cat /dev/sda", noise(8 * MIB, 4), "the disk reads otherwise")
         answer(guest, "mkdir /cd && mount -t iso9660 -o ro /dev/sr0 /cd")
         check_digest(guest, "cat /cd/content", content, "a file of the CD reads otherwise")
@@ -73,6 +79,7 @@ def pc_cd(bench):
         guest.type("reboot\n")
         guest.expect("SeaBIOS", BOOT_SECONDS)
         reach_prompt(guest)
+        wait_for_drives(guest)
         written = (b"lodge\n" * (MIB // 6 + 1))[:MIB]
         check_digest(guest, "dd if=/dev/sda bs=64k count=16 skip=8", written, "the disk lost what was written")
         answer(guest, "grep ata_piix /proc/interrupts")

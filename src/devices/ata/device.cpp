@@ -42,9 +42,10 @@ void Device::fail(uint8_t error) {
 
 void Device::submit(storage::Disk& disk, block::Request request, std::function<void(bool ok)> then) {
   ++in_flight_;
-  disk.submit(std::move(request), [this, generation = generation_, then = std::move(then)](bool ok) {
+  disk.submit(std::move(request), [this, generation = generation_, then = std::move(then)](bool ok) mutable {
     MutexLock lock(link_.mutex());
     if (generation == generation_) then(ok);
+    then = nullptr;  // what it holds of the guest's memory is let go of before anybody takes the device for idle
     if (--in_flight_ == 0) idle_.notify_all();
   });
 }

@@ -212,6 +212,23 @@ TEST_F(DiskOnIde, AResetEndsWhatIsGoingOn) {
   EXPECT_EQ(edges[0], 0u);
 }
 
+// The disk still writes into the guest's memory, and that stays announced until it has done so: idle is who has let go of it.
+TEST_F(DiskOnIde, IsIdleOnlyWhenItsMemoryIs) {
+  make();
+  table({{0x8000, 512}});
+  set_master(0, 1, 9);
+  for (unsigned i = 0; i < 200; ++i) {
+    address(1, 1);
+    put(7, 0xc8);
+    control(kControlSoftReset);
+    control(0);
+    ide->shut_down();
+    ASSERT_EQ(memory.open, 0) << i;
+    set_master(0, 1, 0);
+    set_master(0, 1, 9);
+  }
+}
+
 TEST_F(DiskOnIde, InterruptsCanBeTurnedOffAndAreNotLost) {
   make();
   control(kControlNoInterrupt);

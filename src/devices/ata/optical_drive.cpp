@@ -41,7 +41,7 @@ enum PacketCommand : uint8_t {
   kReadCd = 0xbe,
 };
 
-constexpr uint8_t kNotReady = 0x02, kMediumError = 0x03, kIllegalRequest = 0x05, kUnitAttention = 0x06;
+constexpr uint8_t kNotReady = 0x02, kMediumError = 0x03, kIllegalRequest = 0x05;
 constexpr uint64_t kMostCdSectors = 80 * 60 * 75;  // of a disc that is a CD: more is a DVD
 constexpr uint64_t kBufferSectors = 32;            // between disc and data register
 constexpr uint32_t kPregap = 150;                  // sectors before the address 0, in minutes, seconds and frames
@@ -266,14 +266,7 @@ bool OpticalDrive::medium_is_there() {
 // --- Packets
 
 void OpticalDrive::packet(const Packet& packet) {
-  const uint8_t command = packet[0];
-  const bool in_spite_of_attention =
-      command == kInquiry || command == kRequestSense || command == kEventStatus || command == kGetConfiguration;
-  if (has_attention_ && !in_spite_of_attention) {
-    has_attention_ = false;
-    return refuse(attention_);
-  }
-  switch (command) {
+  switch (packet[0]) {
     case kTestUnitReady:
       if (medium_is_there()) succeed();
       return;
@@ -310,17 +303,12 @@ void OpticalDrive::packet(const Packet& packet) {
 
 // SPC-3, 4.5.3: fixed format.
 void OpticalDrive::request_sense(const Packet& packet) {
-  Sense sense = sense_;
-  if (has_attention_ && sense.key == 0) {
-    sense = attention_;
-    has_attention_ = false;
-  }
   std::vector<uint8_t> data(18);
   data[0] = 0x70;
-  data[2] = sense.key;
+  data[2] = sense_.key;
   data[7] = 10;
-  data[12] = sense.code;
-  data[13] = sense.qualifier;
+  data[12] = sense_.code;
+  data[13] = sense_.qualifier;
   answer(std::move(data), packet[4]);
 }
 
@@ -396,13 +384,10 @@ void OpticalDrive::get_configuration(const Packet& packet) {
 
 // MMC-5, 6.6: media events.
 void OpticalDrive::event_status(const Packet& packet) {
-  constexpr uint8_t kMediaClass = 4, kNewMedia = 2;
+  constexpr uint8_t kMediaClass = 4;
   if (!(packet[1] & 1)) return refuse({kIllegalRequest, 0x24, 0});  // only when asked
   std::vector<uint8_t> data{0, 2, 0x80, 1 << kMediaClass};
-  if (packet[4] & 1 << kMediaClass) {
-    data = {0, 6, kMediaClass, 1 << kMediaClass, 0, static_cast<uint8_t>(medium_ ? 2 : 0), 0, 0};
-    if (std::exchange(media_event_, false) && medium_) data[4] = kNewMedia;
-  }
+  if (packet[4] & 1 << kMediaClass) data = {0, 6, kMediaClass, 1 << kMediaClass, 0, static_cast<uint8_t>(medium_ ? 2 : 0), 0, 0};
   answer(std::move(data), load_big(&packet[7], 2));
 }
 

@@ -1,6 +1,6 @@
 // A CD/DVD drive: an ATA packet device (ATA/ATAPI-7 volume 1, 6.24; commands after SPC-3 and MMC-5) over an image of 2048-byte sectors.
 //
-// The medium may be absent, and may be changed while the guest runs: the guest learns of it by a unit attention and an event.
+// The medium may be absent from the beginning, and the guest can eject it.
 // Threads: as Device.
 #pragma once
 
@@ -61,8 +61,7 @@ class OpticalDrive final : public Device {
 
   storage::Disk* medium_;
   const unsigned number_;
-  Sense sense_, attention_;
-  bool has_attention_ = false, media_event_ = false;
+  Sense sense_;
   bool locked_ = false;
   Phase phase_ = Phase::None;
   bool dma_ = false;         // of the current packet
