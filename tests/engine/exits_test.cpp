@@ -225,6 +225,59 @@ TEST_F(Exits, RepInsFillsAcrossAPage) {
   EXPECT_EQ(guest.regs().rcx, 0u);
 }
 
+// As many as an engine reads at once, and what is left after one of its exits has been completed.
+PAYLOAD(rep_ins_many, 64, "mov $0x200800, %edi\n mov $1500, %ecx\n mov $0x1f0, %dx\n rep insw\n" REPORT)
+TEST_F(Exits, RepInsInLongRuns) {
+  guest.load(rep_ins_many());
+  uint16_t next = 0;
+  const auto give = [&] {
+    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
+  };
+  Stop stop = guest.run();
+  ASSERT_EQ(stop.exit_reason, uint32_t{KVM_EXIT_IO}) << stop;
+  ASSERT_LE(shared().io.count * 2, 4096u);
+  give();
+  guest.complete();
+  // Completed: what has come is in memory, and the registers say so.
+  EXPECT_EQ(guest.regs().rcx, 1500u - next);
+  EXPECT_EQ(guest.regs().rdi, 0x200800u + 2 * next);
+  EXPECT_EQ(guest.read16(0x200800u + 2 * (next - 1)), next - 1);
+  for (stop = guest.run(); !stop.reported; stop = guest.run()) {
+    ASSERT_EQ(stop.exit_reason, uint32_t{KVM_EXIT_IO}) << stop;
+    ASSERT_EQ(shared().io.size, 2);
+    give();
+  }
+  EXPECT_EQ(next, 1500);
+  for (uint16_t i = 0; i < 1500; ++i) ASSERT_EQ(guest.read16(0x200800 + 2 * i), i);
+  EXPECT_EQ(guest.regs().rcx, 0u);
+}
+
+PAYLOAD(rep_ins_down, 64, "std\n mov $0x200806, %edi\n mov $4, %ecx\n mov $0x1f0, %dx\n rep insw\n cld\n" REPORT)
+TEST_F(Exits, RepInsDownwards) {
+  guest.load(rep_ins_down());
+  uint16_t next = 1;
+  for (Stop stop = guest.run(); !stop.reported; stop = guest.run()) {
+    ASSERT_EQ(stop.exit_reason, uint32_t{KVM_EXIT_IO}) << stop;
+    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
+  }
+  EXPECT_EQ(guest.read64(0x200800), 0x0001000200030004u);
+  EXPECT_EQ(guest.regs().rdi, 0x2007feu);
+}
+
+// The elements before a page that is not there are stored. The kernel's engine has read further ones then, which are lost.
+TEST_F(Exits, RepInsUpToAPageThatIsNotThere) {
+  guest.load(rep_ins_many());
+  guest.set_pte(0x201000, 0);
+  uint16_t next = 0;
+  Stop stop = guest.run();
+  for (; stop.exit_reason == KVM_EXIT_IO && !stop.reported && stop.vector < 0; stop = guest.run())
+    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
+  EXPECT_EQ(stop.vector, 14) << stop;
+  EXPECT_GE(next, 0x400);
+  EXPECT_EQ(guest.regs().rcx, 1500u - 0x400);
+  EXPECT_EQ(guest.regs().rdi, 0x201000u);
+}
+
 // A write to a read-only slot is MMIO, a read of it is not.
 PAYLOAD(rom, 64, "mov $0x400000, %ebx\n mov (%rbx), %eax\n movl $7, 4(%rbx)\n mov 4(%rbx), %ecx\n" REPORT)
 TEST_F(Exits, ReadOnlySlot) {

@@ -112,15 +112,17 @@ void iterate(CpuState& c, const StringForm& form) {
 
 uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-// The linear address of a run's first element when all of the run surely lies in a flat segment.
-bool flat(const CpuState& c, uint32_t segment, uint64_t offset, uint64_t& linear) {
+// The linear address of a run's first element when all of the run surely lies within the segment, which can be read and written.
+bool within(const CpuState& c, uint32_t segment, uint64_t offset, uint64_t& linear) {
   if (code64(c)) {
     linear = offset + (segment == kFs || segment == kGs ? c.seg[segment].base : 0);
     return canonical(linear) && canonical(linear + kPageSize);
   }
-  if ((c.key & key::kSegmented) || segment == kFs || segment == kGs || segment == kCs) return false;
-  linear = offset;
-  return offset + kPageSize <= 0xffffffff;
+  constexpr uint16_t kKind = attr::kPresent | attr::kS | attr::kCode | attr::kExpandDown | attr::kWritable;
+  const SegmentRegister& s = c.seg[segment];
+  if ((s.attributes & kKind) != (attr::kPresent | attr::kS | attr::kWritable) || offset + (kPageSize - 1) > s.limit) return false;
+  linear = s.base + offset;
+  return linear + kPageSize <= 0xffffffff;
 }
 
 // How many elements of MOVS or STOS can go at once, done if any. DF is clear.
@@ -128,10 +130,10 @@ uint64_t run_fast(CpuState& c, const StringForm& form, uint64_t count) {
   const uint32_t size = form.element;
   const uint64_t mask = width_mask(form.address_width);
   uint64_t to = 0, from = 0;
-  if (!flat(c, kEs, c.gpr[kRdi] & mask, to)) return 0;
+  if (!within(c, kEs, c.gpr[kRdi] & mask, to)) return 0;
   uint64_t n = least(count, (kPageSize - (to & (kPageSize - 1))) / size);
   if (form.op == StringOp::Movs) {
-    if (!flat(c, form.segment, c.gpr[kRsi] & mask, from)) return 0;
+    if (!within(c, form.segment, c.gpr[kRsi] & mask, from)) return 0;
     n = least(n, (kPageSize - (from & (kPageSize - 1))) / size);
   }
   if (n < 2) return 0;
@@ -148,12 +150,13 @@ uint64_t run_fast(CpuState& c, const StringForm& form, uint64_t count) {
     }
   }
   uint8_t* target;
+  DataPage page{.host = nullptr, .slot = nullptr, .gpa = 0, .direct = true};
   const TlbEntry& entry = tlb_entry(c, to);
   if (entry.write_tag == (to & kPageMask)) {
     target = reinterpret_cast<uint8_t*>(to + entry.addend);
   } else {
-    const DataPage page = mmu_resolve(c, to, true, c.view);
-    if (!page.host || !page.direct) return 0;
+    page = mmu_resolve(c, to, true, c.view);
+    if (!page.host) return 0;
     target = page.host;
   }
   uint64_t left = n;
@@ -174,8 +177,25 @@ uint64_t run_fast(CpuState& c, const StringForm& form, uint64_t count) {
       default: asm volatile("rep stosq" : "+D"(target), "+c"(left) : "a"(value) : "memory"); break;
     }
   }
+  if (!page.direct) mmu_written(c, *page.slot, page.gpa, static_cast<uint32_t>(n * size));
   set_register(c, kRdi, c.gpr[kRdi] + n * size, form.address_width);
   return n;
+}
+
+// REP INS into memory within one page: how many elements have come, 0 if it is not so simple. DF is clear.
+uint64_t run_from_port(CpuState& c, const StringForm& form, uint64_t count) {
+  const uint32_t size = form.element;
+  uint64_t to = 0;
+  if (!within(c, kEs, c.gpr[kRdi] & width_mask(form.address_width), to)) return 0;
+  const uint64_t room = least(kPageSize - (to & (kPageSize - 1)), Replay::kStringBytes);
+  const uint64_t n = least(count, room / size);
+  if (n < 2) return 0;
+  mmu_probe_write(c, to, size, false);  // the port is not read when the store would fault
+  if (!mmu_resolve(c, to, true, c.view).host) return 0;
+  const uint32_t got = replay_port_read_string(c, static_cast<uint16_t>(c.gpr[kRdx]), size, static_cast<uint32_t>(n));
+  mmu_write(c, to, c.replay->string, got * size);
+  set_register(c, kRdi, c.gpr[kRdi] + uint64_t{got} * size, form.address_width);
+  return got;
 }
 
 }  // namespace
@@ -195,15 +215,16 @@ extern "C" void rt_string(CpuState* c, uint64_t packed) {
     if (form.op == StringOp::Movs) c->gpr[kRsi] &= mask;
     if (form.op == StringOp::Movs || form.op == StringOp::Stos) c->gpr[kRdi] &= mask;
   }
-  const bool runs = (form.op == StringOp::Movs || form.op == StringOp::Stos) && !(c->eflags_system & eflags::kDf) &&
-                    !(c->key & (key::kSingleStep | key::kAlignmentCheck));
+  const bool simple = !(c->eflags_system & eflags::kDf) && !(c->key & (key::kSingleStep | key::kAlignmentCheck));
+  const bool runs = simple && (form.op == StringOp::Movs || form.op == StringOp::Stos);
+  const bool reads_port = simple && form.op == StringOp::Ins;
   const bool compares = form.op == StringOp::Cmps || form.op == StringOp::Scas;
   const uint8_t flags_low = c->flags_low, flags_of = c->flags_of;
   uint32_t elements = 0;  // one at a time since the last look at requests
   for (;;) {
     const uint64_t count = c->gpr[kRcx] & mask;
     if (!count) return;  // a count of zero leaves the upper half of RCX, too
-    uint64_t done = runs ? run_fast(*c, form, count) : 0;
+    uint64_t done = runs ? run_fast(*c, form, count) : reads_port ? run_from_port(*c, form, count) : 0;
     if (!done) {
       iterate(*c, form);
       done = 1;

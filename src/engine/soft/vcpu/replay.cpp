@@ -29,7 +29,7 @@ void fill_exit(CpuState& c, const ReplayEntry& entry) {
     run.io.direction = entry.write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
     run.io.size = static_cast<uint8_t>(entry.size);
     run.io.port = static_cast<uint16_t>(entry.address);
-    run.io.count = 1;
+    run.io.count = entry.elements;
     run.io.data_offset = kPortDataOffset;
     if (entry.write) store(reinterpret_cast<uint8_t*>(&run) + kPortDataOffset, entry.value, entry.size);
   } else {
@@ -58,7 +58,7 @@ ReplayEntry& append(CpuState& c, uint64_t address, uint32_t size, bool port, boo
   // commit could get here, and they commit.)
   if (replay.count == Replay::kMax) replay.count = replay.next = 0;
   ReplayEntry& entry = replay.entry[replay.count++];
-  entry = {address, value, size, port, write, false};
+  entry = {address, value, size, port, write, false, 1};
   replay.next = replay.count;
   return entry;
 }
@@ -104,6 +104,23 @@ uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size) {
   leave_with(c, entry);
 }
 
+uint32_t replay_port_read_string(CpuState& c, uint16_t port, uint32_t size, uint32_t elements) {
+  if (const ReplayEntry* entry = logged(c)) {
+    if (entry->elements == 1) store(c.replay->string, entry->value, size);
+    return entry->elements;
+  }
+  uint32_t value = 0;
+  ReplayEntry& entry = append(c, port, size, true, false, 0);
+  if (c.hooks->chip_port_read(&c, port, size, &value)) {
+    entry.done = true;
+    entry.value = value;
+    store(c.replay->string, value, size);
+    return 1;
+  }
+  entry.elements = elements;
+  leave_with(c, entry);
+}
+
 void replay_port_write(CpuState& c, uint16_t port, uint32_t size, uint32_t value) {
   if (logged(c)) return;
   ReplayEntry& entry = append(c, port, size, true, true, value);
@@ -135,7 +152,10 @@ bool replay_resume(CpuState& c) {
   replay.pending = false;
   ReplayEntry& entry = replay.entry[replay.draining ? replay.next : replay.count - 1];
   entry.done = true;
-  if (!entry.write) {
+  if (!entry.write && entry.elements > 1) {
+    const auto* data = reinterpret_cast<uint8_t*>(c.run) + kPortDataOffset;
+    for (uint32_t i = 0; i < entry.elements * entry.size; ++i) replay.string[i] = data[i];
+  } else if (!entry.write) {
     entry.value = entry.port ? fetch(reinterpret_cast<uint8_t*>(c.run) + kPortDataOffset, entry.size) : fetch(c.run->mmio.data, entry.size);
   }
   replay.next = 0;

@@ -16,17 +16,20 @@ struct ReplayEntry {
   uint64_t value;
   uint32_t size;
   bool port, write, done;
+  uint32_t elements;  // of a string read from a port, whose values are in Replay::string; otherwise 1
 };
 
 struct Replay {
   // One instruction touches at most: a 64-byte vector on both sides of an unaligned boundary, or FXSAVE/XSAVE to MMIO (832 bytes).
   static constexpr uint32_t kMax = 256;
-  uint32_t count;  // entries in use
-  uint32_t next;   // the entry that the running instruction's next access matches
-  bool pending;    // the last entry waits for the caller's answer in kvm_run
-  bool draining;   // the instruction is done but for the write fragments from `next` on
-  uint64_t rip;    // the instruction that the entries belong to
+  static constexpr uint32_t kStringBytes = 1024;  // as many as the kernel's KVM reads at once
+  uint32_t count;                                 // entries in use
+  uint32_t next;                                  // the entry that the running instruction's next access matches
+  bool pending;                                   // the last entry waits for the caller's answer in kvm_run
+  bool draining;                                  // the instruction is done but for the write fragments from `next` on
+  uint64_t rip;                                   // the instruction that the entries belong to
   ReplayEntry entry[kMax];
+  uint8_t string[kStringBytes];
 };
 
 // Takes the caller's answer out of kvm_run when run() is entered again after an exit. True: nothing more goes out before the
@@ -44,5 +47,7 @@ uint64_t replay_mmio_read(CpuState& c, uint64_t gpa, uint32_t size);
 void replay_mmio_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value);
 uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size);
 void replay_port_write(CpuState& c, uint16_t port, uint32_t size, uint32_t value);
+// For REP INS: reads up to so many elements, which fit into Replay::string, with one exit. How many are there now.
+uint32_t replay_port_read_string(CpuState& c, uint16_t port, uint32_t size, uint32_t elements);
 
 }  // namespace lodge::engine::soft
