@@ -73,6 +73,75 @@ TEST_P(Modes32, RunArithmeticStackAndStores) {
   EXPECT_EQ(guest.read64(0x9000), 0x12345678u);
   EXPECT_EQ(guest.read32(kStack - 4), 0x12345678u);
 }
+
+// Addresses have 32 bits, whatever is added up.
+PAYLOAD(wrapping32, 32,
+        "movl $0x9000, %edi\n"
+        "movl $0x11111111, (%edi)\n"
+        "movl $0x22222222, 4(%edi)\n"
+        "movl $0xffffffff, %eax\n"
+        "movl 0x9001(%eax), %ecx\n"  // two that lie close together
+        "addl 0x9005(%eax), %ecx\n"
+        "movl $0xc0002400, %ebx\n"
+        "addl (,%ebx,4), %ecx\n"
+        "addl 0x40000908(%ebx,%eax,8), %ecx\n"
+        "leal 0x10(%eax,%eax,8), %edx\n" REPORT)
+TEST_P(Modes32, WrapAddressesAtFourGiB) {
+  Guest guest(GetParam());
+  guest.load(wrapping32());
+  guest.write32(0x2d00, 0x33333333);
+  ASSERT_TRUE(guest.run().reported);
+  EXPECT_EQ(guest.regs().rcx, 0x11111111u + 0x22222222u + 0x11111111u + 0x33333333u);
+  EXPECT_EQ(guest.regs().rdx, 0x7u);
+}
+
+// What has other encodings in 64-bit code, and the ways to call and to return.
+PAYLOAD(calls32, 32,
+        "movl $0x9000, %ebp\n"
+        "call 9f\n"
+        "9: popl %eax\n"
+        "addl $(1f - 9b), %eax\n"
+        "movl %eax, (%ebp)\n"
+        "movl $5, %esi\n"
+        "incl %esi\n"
+        "decl %ebp\n"
+        "incl %ebp\n"
+        ".byte 0x82, 0xc6, 0x10\n"  // add $0x10, %dh
+        "movl %esi, %eax\n"
+        "movl %eax, 0x9100\n"
+        "movb 0x9100, %al\n"
+        "pushl $-2\n"
+        "pushl (%ebp)\n"
+        "call *(%esp)\n"
+        "jmp 2f\n"
+        "1: pushl %ebp\n"
+        "movl %esp, %ebp\n"
+        "movl 12(%ebp), %ebx\n"
+        "xorl %ecx, %ecx\n"
+        "3: addl %esi, %ecx\n"
+        "decl %esi\n"
+        "jnz 3b\n"
+        "pushfl\n"
+        "popl %edi\n"
+        "leave\n"
+        "ret $4\n"
+        "2: popl %esi\n" REPORT)
+TEST_P(Modes32, CallAndReturn) {
+  Guest guest(GetParam());
+  guest.load(calls32());
+  const State before = guest.state();
+  ASSERT_TRUE(guest.run().reported);
+  const kvm_regs regs = guest.regs();
+  EXPECT_EQ(regs.rax, 6u);
+  EXPECT_EQ(regs.rbx, 0xfffffffeu);
+  EXPECT_EQ(regs.rcx, 21u);
+  EXPECT_EQ(regs.rdx, before.regs.rdx + 0x1000);
+  EXPECT_EQ(regs.rsi, 0xfffffffeu);
+  EXPECT_EQ(regs.rdi & 0x8d5, 0x44u);
+  EXPECT_EQ(regs.rbp, 0x9000u);
+  EXPECT_EQ(regs.rsp, before.regs.rsp);
+  EXPECT_EQ(guest.read32(0x9100), 6u);
+}
 INSTANTIATE_TEST_SUITE_P(All, Modes32, testing::Values(Mode::Protected32, Mode::Pae, Mode::Compatibility), mode_name);
 
 TEST(Modes, LongModeRunsArithmeticStackAndStores) {

@@ -16,6 +16,7 @@ uint32_t code_key(const CpuState& c) {
     k |= key::kCode64;
   } else {
     if (c.seg[kCs].attributes & attr::kDb) k |= key::kCode32;
+    if (c.seg[kCs].base != 0 || c.seg[kCs].limit != 0xffffffff) k |= key::kCodeSegmented;
     if (!flat(c.seg[kDs]) || !flat(c.seg[kEs]) || !flat(c.seg[kSs])) k |= key::kSegmented;
   }
   if (c.seg[kSs].attributes & attr::kDb) k |= key::kStack32;

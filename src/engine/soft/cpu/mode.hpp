@@ -25,6 +25,7 @@ constexpr uint32_t kSingleStep = 1 << 14;      // TF, or a debug register armed:
 constexpr uint32_t kMxcsrUd = 1 << 15;         // CR4.OSXMMEXCPT clear: an unmasked SIMD exception is #UD
 constexpr uint32_t kLongMode = 1 << 16;        // EFER.LMA (compatibility mode differs from legacy in system instructions)
 constexpr uint32_t kNeClear = 1 << 17;         // CR0.NE clear: x87 errors go through FERR
+constexpr uint32_t kCodeSegmented = 1 << 18;   // CS is not flat (base 0, limit 4G) outside 64-bit code
 }  // namespace key
 
 // TLB arrays (CpuState::view): the rights that data accesses have.

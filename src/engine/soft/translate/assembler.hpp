@@ -262,8 +262,8 @@ class Assembler {
     byte(opcode);
     operand(reg, a);
   }
-  void lea(Host to, const Address& a) { with_memory(0x8d, to, a); }
-  void load(Host to, const Address& a) { with_memory(0x8b, to, a); }
+  void lea(Host to, const Address& a, bool wide = true) { with_memory(0x8d, to, a, wide); }
+  void load(Host to, const Address& a, bool wide = true) { with_memory(0x8b, to, a, wide); }
   void load_word(Host to, const Address& a) {
     rex_for(false, to, a);
     byte(0x0f), byte(0xb7);  // movzx

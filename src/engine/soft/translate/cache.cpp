@@ -492,9 +492,12 @@ class Translating {
   CpuState& c_;
 };
 
+// 64-bit code, and 32-bit code in protected mode whose segments are flat.
 bool second_tier_runs(const CodeCache& cache, uint32_t k) {
   constexpr uint32_t kFirstOnly = key::kSingleStep | key::kAlignmentCheck | kKeySingle | kKeySlow;
-  return cache.options.second_tier && (k & key::kCode64) && !(k & kFirstOnly);
+  constexpr uint32_t kFlat32 = key::kCode32 | key::kStack32 | key::kProtected;
+  const bool flat = (k & kFlat32) == kFlat32 && !(k & (key::kSegmented | key::kCodeSegmented | key::kV86));
+  return cache.options.second_tier && ((k & key::kCode64) || flat) && !(k & kFirstOnly);
 }
 
 }  // namespace

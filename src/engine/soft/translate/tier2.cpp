@@ -218,7 +218,7 @@ void Tier2::note(uint32_t item, bool spilled, uint8_t flags, int x87) {
 
 void Tier2::load_rip(Host into, int64_t page_offset) {
   as_.load(into, offsetof(CpuState, code_page));
-  if (page_offset) as_.lea(into, {.base = into, .displacement = static_cast<int32_t>(page_offset)});
+  if (page_offset) as_.lea(into, {.base = into, .displacement = static_cast<int32_t>(page_offset)}, code64_);
 }
 
 void Tier2::store_rip(Host through, int64_t page_offset) {

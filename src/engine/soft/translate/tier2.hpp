@@ -1,4 +1,4 @@
-// The second tier: whole blocks of 64-bit code, with the guest's registers in the host's.
+// The second tier: whole blocks of 64-bit code, and of 32-bit code in flat segments, with the guest's registers in the host's.
 //
 // Between two instructions of a block the guest's registers lie in the host registers of the same number, but for RSP, which is in
 // the host's R15, and R10, R11 and R15, which stay in CpuState: the host's R10 and R11 are the translator's scratch. The host's RSP is
@@ -8,6 +8,9 @@
 // aside before only when something still reads them, or can be had again from an instruction's result (Recipe). A block has
 // entries for direct jumps with the flags in the host's and in the state, and one for indirect jumps, which checks the jump table's
 // tag and so has them in the state.
+//
+// 32-bit code runs as 64-bit code of the host whose addresses are computed with 32 bits: what the upper halves of the registers hold does
+// not matter. Its FS and GS are the first tier's, as they are flat in no system.
 //
 // RIP is CpuState::code_page plus what is known at translation, so that translations serve at any linear address. It is written only where
 // it can be seen: before helpers, and at exits. SideTable leads from host code to guest instructions for faults of copied instructions.
@@ -229,6 +232,7 @@ class Tier2 {
   Address look_up(uint32_t i, const Access& access, bool leave_scratch);
   void range_of(uint32_t i, const Access& access, int64_t& low, int64_t& high, bool& shared) const;
   void linear_into(const Place& place, int64_t displacement);
+  void from_registers(Host into, const Place& place, int32_t displacement);
   Address with_addend(const Place& place, int64_t displacement, bool leave_scratch);
   void emit_resolve(const Stub& stub);
 
@@ -273,6 +277,8 @@ class Tier2 {
   const uint8_t* begin_;
   const Thunks& thunks_;
   Tier2Options o_;
+  const bool code64_;
+  const uint32_t word_;  // bytes of what PUSH pushes
   Tier1 first_;
   Tier2Code* result_ = nullptr;
   const uint8_t* page_ = nullptr;

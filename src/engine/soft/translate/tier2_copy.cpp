@@ -28,7 +28,7 @@ void Tier2::load_guest(Host into, int guest) {
   if (host_of(guest) < 0)
     as_.load(into, gpr_offset(guest));
   else
-    as_.move(into, static_cast<Host>(host_of(guest)));
+    as_.move(into, static_cast<Host>(host_of(guest)), code64_);
 }
 
 void Tier2::store_guest(int guest, Host from) {
@@ -38,7 +38,7 @@ void Tier2::store_guest(int guest, Host from) {
     as_.move(static_cast<Host>(host_of(guest)), from);
 }
 
-// 64-bit code only. map: host register of each guest register.
+// map: host register of each guest register.
 void Tier2::encode(const Instruction& in, const Address* memory, const std::array<int, 16>& map) {
   const auto& raw = in.decoded.raw;
   const bool vex = in.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
@@ -83,6 +83,24 @@ void Tier2::encode(const Instruction& in, const Address* memory, const std::arra
     base_high = memory->base >= 8;
     index_high = memory->index >= 8;
   }
+  bool modrm = in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+  uint8_t immediate_from = raw.imm[0].size ? raw.imm[0].offset : static_cast<uint8_t>(in.length());
+  if (!code64_ && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
+    if (opcode >= 0x40 && opcode <= 0x4f) {  // INC and DEC whose encodings are REX in 64-bit code
+      rm = opcode & 7;
+      reg = opcode < 0x48 ? 0 : 1;
+      opcode = 0xff;
+      modrm = true;
+    } else if (opcode >= 0xa0 && opcode <= 0xa3) {  // MOV with an absolute address
+      opcode = static_cast<uint8_t>(opcode < 0xa2 ? 0x8a + (opcode & 1) : 0x88 + (opcode & 1));
+      reg = hRax;
+      reg_high = false;
+      modrm = true;
+      immediate_from = static_cast<uint8_t>(in.length());
+    } else if (opcode == 0x82) {  // the alias of 80h, invalid in 64-bit code
+      opcode = 0x80;
+    }
+  }
 
   if (in.locked()) as_.byte(0xf0);
   if (vex) {
@@ -108,13 +126,12 @@ void Tier2::encode(const Instruction& in, const Address* memory, const std::arra
     }
   }
   as_.byte(opcode);
-  if (in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+  if (modrm) {
     if (memory)
       as_.operand(reg, *memory);
     else
       as_.modrm(3, reg, rm);
   }
-  const uint8_t immediate_from = raw.imm[0].size ? raw.imm[0].offset : static_cast<uint8_t>(in.length());
   if (immediate_from < in.length()) as_.bytes(in.bytes + immediate_from, in.length() - immediate_from);
 }
 

@@ -21,9 +21,8 @@ const ZydisDecodedOperand* memory_operand(const Instruction& in) {
 
 bool is_gpr(const ZydisDecodedOperand& operand) { return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_index(operand.reg.value) >= 0; }
 
-bool is_gpr64(const ZydisDecodedOperand& operand) {
-  return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.reg.value >= ZYDIS_REGISTER_RAX && operand.reg.value <= ZYDIS_REGISTER_R15;
-}
+// A general register as wide as the stack's words.
+bool is_word_gpr(const ZydisDecodedOperand& operand, uint32_t bytes) { return is_gpr(operand) && operand.size == 8 * bytes; }
 
 bool is_hint(const Instruction& in) {
   const auto category = in.decoded.meta.category;
@@ -111,7 +110,9 @@ bool Tier2::encodable(const Item& item) const {
       if (is_gpr(in.operand[i]) && host_of(gpr_index(in.operand[i].reg.value)) >= 8) return false;
   }
   if (scratch > (memory ? 1u : 2u)) return false;
-  if (in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && in.decoded.opcode >= 0xa0 && in.decoded.opcode <= 0xa3) return false;
+  if (code64_ && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && in.decoded.opcode >= 0xa0 && in.decoded.opcode <= 0xa3) return false;
+  // Outside 64-bit code VEX means other things in places (see Tier1::copied_bytes()).
+  if (!code64_ && in.decoded.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
   const auto m = in.mnemonic();
   const bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
   return !(memory && bit_string && in.operand[1].type == ZYDIS_OPERAND_TYPE_REGISTER);
@@ -122,10 +123,15 @@ void Tier2::classify(Item& item) const {
   const ZydisMnemonic m = in.mnemonic();
   item.kind = Kind::Bridge;
   const ZydisDecodedOperand* memory = memory_operand(in);
-  if (in.decoded.address_width != 64) return;
+  if (in.decoded.address_width != 8 * word_) return;
+  // In flat segments: CS may not be readable, FS and GS have bases.
+  if (!code64_ && memory && in.mnemonic() != ZYDIS_MNEMONIC_LEA) {
+    const SegmentIndex segment = segment_index(memory->mem.segment);
+    if (segment == kCs || segment == kFs || segment == kGs) return;
+  }
   if (memory && memory->mem.disp.has_displacement && memory->mem.disp.value != static_cast<int32_t>(memory->mem.disp.value)) return;
   const auto& first = in.operand[0];
-  const bool wide = in.decoded.operand_width == 64;
+  const bool wide = in.decoded.operand_width == 8 * word_;
   if (in.decoded.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return;
   const bool odd_prefix = has_prefix(in, 0x66) || in.locked();
   const bool relative = first.type == ZYDIS_OPERAND_TYPE_IMMEDIATE && first.imm.is_relative;
@@ -138,14 +144,14 @@ void Tier2::classify(Item& item) const {
       if (odd_prefix) return;
       if (relative)
         item.kind = Kind::Jump;
-      else if (first.size == 64)
+      else if (first.size == 8 * word_)
         item.kind = Kind::JumpIndirect;
       return;
     case ZYDIS_MNEMONIC_CALL:
       if (odd_prefix) return;
       if (relative)
         item.kind = Kind::Call;
-      else if (first.size == 64)
+      else if (first.size == 8 * word_)
         item.kind = Kind::CallIndirect;
       return;
     case ZYDIS_MNEMONIC_RET:
@@ -153,9 +159,10 @@ void Tier2::classify(Item& item) const {
       return;
     case ZYDIS_MNEMONIC_PUSH:
       if (odd_prefix || !wide) return;
-      if (is_gpr64(first) || first.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) item.kind = Kind::Push;
+      if (is_word_gpr(first, word_) || first.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) item.kind = Kind::Push;
       if (first.type == ZYDIS_OPERAND_TYPE_MEMORY) item.kind = Kind::PushMemory;
       return;
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
       if (!odd_prefix) item.kind = Kind::PushFlags;
       return;
@@ -172,7 +179,7 @@ void Tier2::classify(Item& item) const {
       item.kind = m == ZYDIS_MNEMONIC_SWAPGS ? Kind::Swapgs : m == ZYDIS_MNEMONIC_CLI ? Kind::Cli : Kind::Sti;
       return;
     case ZYDIS_MNEMONIC_POP:
-      if (!odd_prefix && wide && is_gpr64(first)) item.kind = Kind::Pop;
+      if (!odd_prefix && wide && is_word_gpr(first, word_)) item.kind = Kind::Pop;
       return;
     case ZYDIS_MNEMONIC_LEAVE:
       if (!odd_prefix && wide) item.kind = Kind::Leave;
@@ -226,23 +233,24 @@ void Tier2::register_changes(Item& item) const {
     item.adjustment = by;
     item.written = static_cast<uint16_t>(item.written | 1u << r);
   };
+  const int64_t word = word_;
   switch (item.kind) {
     case Kind::Bridge: item.written = 0xffff; return;
     case Kind::Push:
     case Kind::PushMemory:
     case Kind::PushFlags:
     case Kind::Call:
-    case Kind::CallIndirect: adjust(kRsp, -8); return;
+    case Kind::CallIndirect: adjust(kRsp, -word); return;
     case Kind::Pop:
       if (gpr_index(in.operand[0].reg.value) == kRsp) {
         item.written = 1u << kRsp;
         return;
       }
       item.written = static_cast<uint16_t>(1u << gpr_index(in.operand[0].reg.value));
-      adjust(kRsp, 8);
+      adjust(kRsp, word);
       return;
     case Kind::Return:
-      adjust(kRsp, 8 + (in.operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? in.operand[0].imm.value.u & 0xffff : 0));
+      adjust(kRsp, word + (in.operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? in.operand[0].imm.value.u & 0xffff : 0));
       return;
     case Kind::Leave: item.written = 1u << kRsp | 1u << kRbp; return;
     case Kind::Copy:
@@ -253,7 +261,7 @@ void Tier2::register_changes(Item& item) const {
   item.used = static_cast<uint16_t>(use.used);
   item.written = static_cast<uint16_t>(use.written);
   const auto& to = in.operand[0];
-  if (!is_gpr64(to)) return;
+  if (!is_word_gpr(to, word_)) return;
   const int r = gpr_index(to.reg.value);
   const auto& from = in.operand[1];
   const bool immediate = in.decoded.operand_count > 1 && from.type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
@@ -321,7 +329,7 @@ Tier2::Access Tier2::stack_access(int64_t displacement, bool write, int base) co
   access.place.base = base;
   access.place.base_version = version_[static_cast<size_t>(base)];
   access.displacement = displacement + delta_[static_cast<size_t>(base)];
-  access.size = 8;
+  access.size = word_;
   access.flags = kOperandStack;
   access.write = write;
   access.valid = true;
@@ -343,14 +351,14 @@ void Tier2::find_accesses() {
       }
       case Kind::Push:
       case Kind::PushFlags:
-      case Kind::Call: item.access = stack_access(-8, true); break;
-      case Kind::PushMemory: item.access = access_of(item, item.in.operand[0], 8, false); break;
+      case Kind::Call: item.access = stack_access(-static_cast<int64_t>(word_), true); break;
+      case Kind::PushMemory: item.access = access_of(item, item.in.operand[0], word_, false); break;
       case Kind::Pop:
       case Kind::Return: item.access = stack_access(0, false); break;
       case Kind::Leave: item.access = stack_access(0, false, kRbp); break;
       case Kind::CallIndirect:
       case Kind::JumpIndirect:
-        if (item.in.operand[0].type == ZYDIS_OPERAND_TYPE_MEMORY) item.access = access_of(item, item.in.operand[0], 8, false);
+        if (item.in.operand[0].type == ZYDIS_OPERAND_TYPE_MEMORY) item.access = access_of(item, item.in.operand[0], word_, false);
         break;
       default: break;
     }
@@ -391,6 +399,8 @@ Tier2::Tier2(Workspace& workspace, Assembler& as, const uint8_t* cache_begin, co
       begin_(cache_begin),
       thunks_(thunks),
       o_(options),
+      code64_(options.key & key::kCode64),
+      word_(code64_ ? 8 : 4),
       first_(as, options.key, false, options.virtual_clock),
       workspace_(workspace),
       items_(workspace.items),

@@ -13,7 +13,7 @@ namespace {
 constexpr uint32_t kRequestOffset = offsetof(CpuState, request);
 }  // namespace
 
-void Tier2::adjust_stack(int32_t by) { as_.lea(hR15, {.base = hR15, .displacement = by}); }
+void Tier2::adjust_stack(int32_t by) { as_.lea(hR15, {.base = hR15, .displacement = by}, code64_); }
 
 void Tier2::push(uint32_t i) {
   const Item& item = *items_[i];
@@ -22,7 +22,7 @@ void Tier2::push(uint32_t i) {
   const bool in_state = guest >= 0 && host_of(guest) < 0;
   const Address to = look_up(i, item.access, in_state);
   if (guest < 0) {
-    as_.rex_for(true, 0, to);
+    as_.rex_for(code64_, 0, to);
     as_.byte(0xc7);
     as_.operand(0, to);
     as_.dword(static_cast<uint32_t>(operand.imm.value.s));
@@ -30,21 +30,21 @@ void Tier2::push(uint32_t i) {
     as_.load(kS0, gpr_offset(guest));
     as_.store(to, kS0);
   } else {
-    as_.store(to, static_cast<Host>(host_of(guest)));
+    as_.store(to, static_cast<Host>(host_of(guest)), code64_);
   }
-  adjust_stack(-8);
+  adjust_stack(-static_cast<int32_t>(word_));
   advance_versions(item);
 }
 
 void Tier2::push_memory(uint32_t i) {
   const Item& item = *items_[i];
   constexpr uint32_t kValue = offsetof(CpuState, scratch);
-  as_.load(kS0, look_up(i, item.access, false));
+  as_.load(kS0, look_up(i, item.access, false), code64_);
   as_.store(kValue, kS0);
-  const Address to = look_up(i, stack_access(-8, true), true);
+  const Address to = look_up(i, stack_access(-static_cast<int64_t>(word_), true), true);
   as_.load(kS0, kValue);
-  as_.store(to, kS0);
-  adjust_stack(-8);
+  as_.store(to, kS0, code64_);
+  adjust_stack(-static_cast<int32_t>(word_));
   advance_versions(item);
 }
 
@@ -59,8 +59,8 @@ void Tier2::push_flags(uint32_t i) {
   as_.shift_imm(4, kS0, 11);
   as_.with_memory(0x0a, kS0, {.displacement = offsetof(CpuState, flags_low), .gs = true}, false);  // or r10b, gs:[flags_low]
   as_.with_memory(0x0b, kS0, {.displacement = offsetof(CpuState, eflags_system), .gs = true}, false);
-  as_.store(to, kS0);
-  adjust_stack(-8);
+  as_.store(to, kS0, code64_);
+  adjust_stack(-static_cast<int32_t>(word_));
   advance_versions(item);
 }
 
@@ -112,7 +112,7 @@ void Tier2::pop(uint32_t i) {
   const int guest = gpr_index(item.in.operand[0].reg.value);
   const Address from = look_up(i, item.access, false);
   if (guest == kRsp) {
-    as_.load(hR15, from);
+    as_.load(hR15, from, code64_);
     advance_versions(item);
     return;
   }
@@ -120,27 +120,27 @@ void Tier2::pop(uint32_t i) {
     as_.load(kS0, from);
     as_.store(gpr_offset(guest), kS0);
   } else {
-    as_.load(static_cast<Host>(host_of(guest)), from);
+    as_.load(static_cast<Host>(host_of(guest)), from, code64_);
   }
-  adjust_stack(8);
+  adjust_stack(static_cast<int32_t>(word_));
   advance_versions(item);
 }
 
 void Tier2::leave(uint32_t i) {
   const Item& item = *items_[i];
   const Address from = look_up(i, item.access, false);
-  as_.load(kS0, from);
-  as_.lea(hR15, {.base = hRbp, .displacement = 8});
+  as_.load(kS0, from, code64_);
+  as_.lea(hR15, {.base = hRbp, .displacement = static_cast<int32_t>(word_)}, code64_);
   as_.move(hRbp, kS0);
   advance_versions(item);
 }
 
 void Tier2::push_return(uint32_t i) {
   const Item& item = *items_[i];
-  const Address to = look_up(i, stack_access(-8, true), true);
+  const Address to = look_up(i, stack_access(-static_cast<int64_t>(word_), true), true);
   load_rip(kS0, at_ + item.offset + item.in.length());
-  as_.store(to, kS0);
-  adjust_stack(-8);
+  as_.store(to, kS0, code64_);
+  adjust_stack(-static_cast<int32_t>(word_));
   advance_versions(item);
 }
 
@@ -153,10 +153,16 @@ void Tier2::call_indirect(uint32_t i) {
   const Item& item = *items_[i];
   constexpr uint32_t kTarget = offsetof(CpuState, scratch);
   if (item.access.valid)
-    as_.load(kS0, look_up(i, item.access, false));
+    as_.load(kS0, look_up(i, item.access, false), code64_);
   else
     load_guest(kS0, gpr_index(item.in.operand[0].reg.value));
   as_.store(kTarget, kS0);
+  if (!code64_) {
+    push_return(i);
+    as_.load(kS0, kTarget);
+    through_table(i, 0, kAll);
+    return;
+  }
   // A target that is not canonical faults before anything is pushed; the first tier does that.
   // before_clobber() may use R10.
   if (flags_ & kInHost) {
@@ -176,7 +182,7 @@ void Tier2::call_indirect(uint32_t i) {
 
 void Tier2::ret(uint32_t i) {
   const Item& item = *items_[i];
-  as_.load(kS0, look_up(i, item.access, false));
+  as_.load(kS0, look_up(i, item.access, false), code64_);
   const auto popped = static_cast<int32_t>(item.adjustment);
   adjust_stack(popped);
   advance_versions(item);
@@ -186,7 +192,7 @@ void Tier2::ret(uint32_t i) {
 void Tier2::jump_indirect(uint32_t i) {
   const Item& item = *items_[i];
   if (item.access.valid)
-    as_.load(kS0, look_up(i, item.access, false));
+    as_.load(kS0, look_up(i, item.access, false), code64_);
   else
     load_guest(kS0, gpr_index(item.in.operand[0].reg.value));
   through_table(i, 0, kAll);
@@ -221,7 +227,7 @@ void Tier2::jump_relative(uint32_t i, int64_t target) {
   count_back(i + 1);
   load_rip(kS0, target);
   // Flags may have to be made again by way of R11 only.
-  through_table(i, items_[i]->kind == Kind::Call ? -8 : 0, live);
+  through_table(i, items_[i]->kind == Kind::Call ? -static_cast<int32_t>(word_) : 0, live);
 }
 
 // Leaves for code in the same page.

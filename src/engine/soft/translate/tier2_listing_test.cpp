@@ -22,6 +22,7 @@ struct Listed {
   const char* guest;  // for people
   std::vector<uint8_t> bytes;
   bool user = true;
+  bool code32 = false;
 };
 
 const std::vector<Listed>& blocks() {
@@ -42,6 +43,12 @@ const std::vector<Listed>& blocks() {
        "swapgs; mov gs:[0x6014], rsp; cli; ret",
        {0x0f, 0x01, 0xf8, 0x65, 0x48, 0x89, 0x24, 0x25, 0x14, 0x60, 0, 0, 0xfa, 0xc3},
        false},
+      {"a function of 32-bit code",
+       "push ebp; mov ebp, esp; mov eax, [ebp+8]; inc eax; mov [0xc0001000], eax; leave; ret",
+       {0x55, 0x89, 0xe5, 0x8b, 0x45, 0x08, 0x40, 0xa3, 0x00, 0x10, 0x00, 0xc0, 0xc9, 0xc3},
+       false,
+       true},
+      {"a call through a table of 32-bit code", "call [ebx+ecx*4+16]", {0xff, 0x54, 0x8b, 0x10}, true, true},
   };
   return all;
 }
@@ -93,22 +100,23 @@ class Lister {
     constexpr uint32_t kAt = 0x100;
     std::copy(block.bytes.begin(), block.bytes.end(), page.begin() + kAt);
     Assembler as(cache_.data() + from_, cache_.data() + cache_.size());
-    const uint32_t key = key::kCode64 | key::kLongMode | key::kProtected | (block.user ? key::kUser : 0);
+    const uint32_t code = block.code32 ? key::kCode32 | key::kStack32 : key::kCode64 | key::kLongMode;
+    const uint32_t key = code | key::kProtected | (block.user ? key::kUser : 0);
     Tier2 tier(workspace_, as, cache_.data(), thunks_, {key, false, false, false});
-    Tier2Code code;
-    if (!tier.translate(page.data(), nullptr, kAt, code)) return "not translated\n";
+    Tier2Code made;
+    if (!tier.translate(page.data(), nullptr, kAt, made)) return "not translated\n";
     std::string text;
-    uint32_t at = code.begin;
-    while (at < code.end) {
-      if (is_edge(at, page.data(), code)) {
+    uint32_t at = made.begin;
+    while (at < made.end) {
+      if (is_edge(at, page.data(), made)) {
         text += "  (edge)\n";
         at += sizeof(Edge);
         continue;
       }
       for (const auto& [name, offset] :
-           {std::pair{"entry", code.entry}, {"direct, flags in the host's", code.direct_host}, {"body", code.body}, {"dead", code.dead}})
+           {std::pair{"entry", made.entry}, {"direct, flags in the host's", made.direct_host}, {"body", made.body}, {"dead", made.dead}})
         if (offset == at) text += fmt::format("{}:\n", name);
-      text += "  " + line(at, code) + "\n";
+      text += "  " + line(at, made) + "\n";
     }
     return text;
   }

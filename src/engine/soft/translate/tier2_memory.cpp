@@ -96,23 +96,41 @@ void Tier2::linear_into(const Place& place, int64_t displacement) {
     for (uint32_t i = 0; i < terms.hosts; ++i)
       as_.lea(kS1, {.base = kS1, .index = static_cast<int>(h[i].where), .scale = h[i].scale, .displacement = i + 1 == terms.hosts ? d : 0});
     if (!terms.hosts && d) as_.lea(kS1, {.base = kS1, .displacement = d});
-  } else if (terms.hosts == 2) {
-    as_.lea(kS1, {.base = static_cast<int>(h[0].where), .index = static_cast<int>(h[1].where), .scale = h[1].scale, .displacement = d});
+  } else {
+    from_registers(kS1, place, d);
+  }
+}
+
+// An address of registers of the host's only. In 32-bit code it wraps at 4 GiB.
+void Tier2::from_registers(Host into, const Place& place, int32_t d) {
+  const Terms terms = terms_of(place);
+  const auto h = terms.host;
+  if (terms.hosts == 2) {
+    as_.lea(into, {.base = static_cast<int>(h[0].where), .index = static_cast<int>(h[1].where), .scale = h[1].scale, .displacement = d},
+            code64_);
   } else if (terms.hosts == 1 && !h[0].scale) {
     if (d)
-      as_.lea(kS1, {.base = static_cast<int>(h[0].where), .displacement = d});
+      as_.lea(into, {.base = static_cast<int>(h[0].where), .displacement = d}, code64_);
     else
-      as_.move(kS1, static_cast<Host>(h[0].where));
+      as_.move(into, static_cast<Host>(h[0].where), code64_);
   } else if (terms.hosts == 1) {
-    as_.lea(kS1, {.index = static_cast<int>(h[0].where), .scale = h[0].scale, .displacement = d});
+    as_.lea(into, {.index = static_cast<int>(h[0].where), .scale = h[0].scale, .displacement = d}, code64_);
   } else {
-    as_.move_imm(kS1, static_cast<uint64_t>(displacement));
+    as_.move_imm(into, code64_ ? static_cast<uint64_t>(int64_t{d}) : static_cast<uint32_t>(d));
   }
 }
 
 // R11 is the addend: what the host's instruction has as its operand. Flags stay.
 Address Tier2::with_addend(const Place& place, int64_t displacement, bool leave_scratch) {
   if (displacement != static_cast<int32_t>(displacement)) failed_ = true;
+  if (!code64_) {
+    // The host's address arithmetic has 64 bits, the guest's wraps: so it is done before.
+    from_registers(kS0, place, static_cast<int32_t>(displacement));
+    if (!leave_scratch) return {.base = kS1, .index = kS0};
+    as_.lea(kS1, {.base = kS1, .index = kS0});
+    addend_group_ = -1;
+    return {.base = kS1};
+  }
   const Terms terms = terms_of(place);
   Address address{.base = kS1, .displacement = static_cast<int32_t>(displacement)};
   const auto fold = [&](int index, uint8_t scale) {
