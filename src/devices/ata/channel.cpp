@@ -9,6 +9,7 @@ namespace {
 
 // Offsets of the command block.
 constexpr unsigned kData = 0, kErrorFeatures = 1, kCount = 2, kLow = 3, kMid = 4, kHigh = 5, kDevice = 6, kStatusCommand = 7;
+constexpr uint8_t kNobody = 0x7f;  // what a channel without devices reads as
 constexpr uint8_t kExecuteDiagnostic = 0x90, kDeviceReset = 0x08;
 
 }  // namespace
@@ -39,8 +40,8 @@ void Channel::CommandPorts::write(uint64_t offset, unsigned size, uint32_t value
 // The alternate status, which leaves INTRQ as it is.
 uint8_t Channel::ControlPorts::read_byte(uint64_t) {
   MutexLock lock(channel.mutex_);
-  const Device* device = channel.selected();
-  return device ? device->registers.status : 0;
+  if (const Device* device = channel.selected()) return device->registers.status;
+  return channel.devices_[1 - channel.selected_] ? 0 : kNobody;
 }
 
 void Channel::ControlPorts::write_byte(uint64_t, uint8_t value) {
@@ -53,8 +54,9 @@ uint8_t Channel::read_register(unsigned offset) {
   Device* device = selected();
   if (offset == kData) return static_cast<uint8_t>(read_data(1));
   if (!device) {
-    if (offset == kStatusCommand) return 0;
     device = devices_[1 - selected_].get();
+    if (!device) return kNobody;
+    if (offset == kStatusCommand) return 0;
   }
   Registers& registers = device->registers;
   const auto byte = [&](uint16_t value) { return static_cast<uint8_t>(control_ & kControlHighOrder ? value >> 8 : value); };

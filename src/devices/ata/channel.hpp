@@ -1,7 +1,7 @@
 // An IDE channel: the registers of its two devices at the ports, the data register, and INTRQ (ATA/ATAPI-7 volume 2, clause 8 to 11).
 //
-// Writes of the command block reach both devices, reads come from the selected one. A channel without devices should not be attached to
-// its ports: reads are all ones then, as of a bus that nobody drives.
+// Writes of the command block reach both devices, reads come from the selected one. Where there is none, reads are ones but for DD7, which
+// the host pulls down so that nobody waits for a busy device that is not there (volume 2, 4.2).
 //
 // Threads: ports from any vCPU's thread; the devices' answers come from their disks' threads.
 #pragma once
@@ -37,7 +37,6 @@ class Channel final : public Link {
   // Device 0 or 1, before the first access.
   void attach(unsigned number, std::unique_ptr<Device> device);
   void set_dma(DmaEngine* engine) { dma_ = engine; }
-  [[nodiscard]] bool empty() const { return !devices_[0] && !devices_[1]; }
 
   [[nodiscard]] PortDevice& command_ports() { return command_ports_; }
   [[nodiscard]] PortDevice& control_ports() { return control_ports_; }

@@ -351,10 +351,9 @@ TEST_F(DiskOnIde, DoesNotKnowOtherCommands) {
 TEST_F(DiskOnIde, PortsAnswerOnlyWhenDecoded) {
   image.emplace(kSectors);
   attach(0, std::make_unique<HardDisk>(primary(), *image->disk, 0));
-  EXPECT_EQ(get(7), 0xff);
-  start();
   EXPECT_EQ(get(7), kGood);
-  EXPECT_EQ(ports.read(0x177, 1), 0xffu);  // a channel without drives
+  EXPECT_EQ(ports.read(0x177, 1), 0x7fu);  // a channel without drives
+  EXPECT_EQ(ports.read(0x376, 1), 0x7fu);
   ide->write_config(0x40, 2, 0);
   EXPECT_EQ(get(7), 0xff);
 }

@@ -130,16 +130,22 @@ PiixIde::PiixIde(memory::GuestMemory& memory, PortBus& ports, std::array<IrqPin,
       control_{chipset::PortBlock(ports, channels_[0].control_ports(), Channel::kControlPorts, "IDE 0 control"),
                chipset::PortBlock(ports, channels_[1].control_ports(), Channel::kControlPorts, "IDE 1 control")} {
   add_bar(kMasterBar, {.kind = pci::BarKind::Io, .size = 16});
+  // After a reset the chip decodes nothing; firmware for virtual machines (OVMF) expects that it does.
+  config().set(kTiming, 4, kDecode | kDecode << 16);
   config().allow(kTiming, 4, 0xffffffff);
   config().allow(kSlaveTiming, 1, 0xff);
+  decode();
 }
 
 void PiixIde::config_written(unsigned offset, unsigned size) {
-  if (offset >= kTiming + 4 || offset + size <= kTiming) return;
+  if (offset < kTiming + 4 && offset + size > kTiming) decode();
+}
+
+void PiixIde::decode() {
   for (unsigned i = 0; i < kChannels; ++i) {
-    const bool decode = (config().read(kTiming + 2 * i, 2) & kDecode) && !channels_[i].empty();
-    command_[i].move(decode ? std::optional(kCommandPort[i]) : std::nullopt);
-    control_[i].move(decode ? std::optional(kControlPort[i]) : std::nullopt);
+    const bool decodes = (config().read(kTiming + 2 * i, 2) & kDecode) != 0;
+    command_[i].move(decodes ? std::optional(kCommandPort[i]) : std::nullopt);
+    control_[i].move(decodes ? std::optional(kControlPort[i]) : std::nullopt);
   }
 }
 

@@ -66,6 +66,8 @@ class PiixIde final : public pci::Function {
   void bus_master_changed(bool allowed) override;
 
  private:
+  void decode();
+
   std::array<Channel, kChannels> channels_;
   std::array<BusMaster, kChannels> masters_;
   std::array<chipset::PortBlock, kChannels> command_, control_;

@@ -22,6 +22,7 @@ constexpr pci::Identity kIdentity{.vendor = kIntel,
 
 I440Fx::I440Fx(ShadowControl::Changed shadow_changed) : Function(kIdentity, "i440FX"), shadow_(std::move(shadow_changed)) {
   pci::ConfigSpace& space = config();
+  space.set(pci::kCommand, 2, pci::kMemorySpace | pci::kBusMaster);  // wired (3.2.3)
   space.allow(kPmcConfiguration, 2, 0xffff);
   space.set(kDramControl, 1, 0x01);
   space.allow(kDramControl, 1, 0xff);

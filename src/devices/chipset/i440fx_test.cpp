@@ -21,6 +21,7 @@ TEST_F(HostBridge, IsTheOneThatFirmwareKnows) {
   EXPECT_EQ(chip.read_config(8, 4), 0x06000002u);
   EXPECT_EQ(chip.read_config(0x2c, 4), 0x11001af4u);
   EXPECT_EQ(chip.read_config(0x72, 1), 2u);
+  EXPECT_EQ(chip.read_config(4, 2) & 7, 6u);
 }
 
 TEST_F(HostBridge, ShadowsTheUpperSixtyFourKibAtOnce) {

@@ -17,6 +17,13 @@ struct Router : testing::Test {
   Piix3 chip{pins()};
 };
 
+TEST_F(Router, IsAnIsaBridgeThatAlwaysAnswers) {
+  EXPECT_EQ(chip.read_config(0, 4), 0x70008086u);
+  EXPECT_EQ(chip.read_config(8, 4) >> 8, 0x060100u);
+  chip.write_config(4, 2, 0);
+  EXPECT_EQ(chip.read_config(4, 2) & 3, 3u);
+}
+
 TEST_F(Router, LeadsNowhereAtFirst) {
   EXPECT_EQ(chip.read_config(0x60, 4), 0x80808080u);
   chip.set_line(0, true);

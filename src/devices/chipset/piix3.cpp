@@ -22,6 +22,8 @@ constexpr pci::Identity kIdentity{.vendor = kIntel,
 
 Piix3::Piix3(std::array<IrqPin, PciIrqRouter::kIsaLines> isa) : Function(kIdentity, "PIIX3"), router_(kLines, std::move(isa)) {
   pci::ConfigSpace& space = config();
+  // It always answers, and is always a master (2.2.3); software that finds these bits clear takes ISA's ports for unreachable.
+  space.set(pci::kCommand, 2, pci::kIoSpace | pci::kMemorySpace | pci::kBusMaster);
   space.set(kIsaIoRecovery, 1, 0x4d);
   space.allow(kIsaIoRecovery, 1, 0xff);
   space.set(kXBusChipSelect, 2, 0x0003);

@@ -24,6 +24,7 @@ constexpr pci::Identity kIdentity{.vendor = kIntel,
 Piix4Pm::Piix4Pm(PortBus& ports, PortDevice& block)
     : Function(kIdentity, "PIIX4 power management"), block_(ports, block, kBlockBytes, "ACPI") {
   pci::ConfigSpace& space = config();
+  space.allow(pci::kCommand, 2, pci::kIoSpace);
   add_interrupt_pin();
   space.set(pci::kInterruptLine, 1, kSciIrq);
   space.set(kPmBase, 4, 1);
