@@ -1,5 +1,6 @@
 #include "machine/chipset.hpp"
 
+#include "devices/chipset/hotplug_ports.hpp"
 #include "devices/chipset/i440fx.hpp"
 #include "devices/chipset/piix3.hpp"
 #include "devices/chipset/piix4_pm.hpp"
@@ -69,6 +70,7 @@ class I440FxChipset final : public Chipset {
                                             .lines = lines,
                                             .line_of = &line_of,
                                             .bridge = &chipset->host_}));
+    TRY(chipset->hotplug_.attach(site.ports));
     TRY(chipset->pci_->plug(chipset->isa_, kIsa));
     TRY(chipset->pci_->plug(chipset->ide_, kIsa, kIdeFunction));
     TRY(chipset->pci_->plug(chipset->power_, kIsa, kPowerFunction));
@@ -91,6 +93,7 @@ class I440FxChipset final : public Chipset {
   devices::chipset::Piix3 isa_;
   devices::ata::PiixIde ide_;
   devices::chipset::Piix4Pm power_;
+  devices::chipset::HotplugPorts hotplug_;
   std::unique_ptr<HostBridge> pci_;
 };
 

@@ -328,7 +328,7 @@ class BadInput(Case):
         self.assertIn("looks like a vmdk image", self.fault("info", "vmdk"))
         os.mkdir(self.path("folder"))
         self.assertIn("is a folder", self.fault("info", "folder"))
-        self.qemu_img("create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s", "locked",
+        self.qemu_img("create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "locked",
                       "1M")
         self.assertIn("encrypt", self.fault("info", "locked"))
 
