@@ -22,6 +22,7 @@ void append_big(std::vector<uint8_t>& out, T value) {
 template <typename T>
 std::vector<uint8_t> little(T value) {
   std::vector<uint8_t> out;
+  out.reserve(sizeof(T));
   for (unsigned i = 0; i < sizeof(T); ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
   return out;
 }

@@ -8,7 +8,7 @@
 
 namespace lodge::devices {
 
-Result<std::unique_ptr<IoThread>> IoThread::start(std::string name, block::IoContext::Kind kind) {
+Result<std::unique_ptr<IoThread>> IoThread::start(const std::string& name, block::IoContext::Kind kind) {
   std::unique_ptr<IoThread> made(new IoThread(TRY(block::IoContext::create(kind))));
   made->thread_ = std::thread([context = made->context_.get(), name = name.substr(0, 15)] {
     pthread_setname_np(pthread_self(), name.c_str());

@@ -16,7 +16,7 @@ namespace lodge::devices {
 
 class IoThread final : public Worker {
  public:
-  static Result<std::unique_ptr<IoThread>> start(std::string name, block::IoContext::Kind kind = block::IoContext::Kind::Automatic);
+  static Result<std::unique_ptr<IoThread>> start(const std::string& name, block::IoContext::Kind kind = block::IoContext::Kind::Automatic);
   ~IoThread() override;  // all that works here must have ended, except for watches
   IoThread(const IoThread&) = delete;
   IoThread& operator=(const IoThread&) = delete;

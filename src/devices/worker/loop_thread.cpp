@@ -33,7 +33,7 @@ class LoopWatch final : public Worker::Watch {
 
 }  // namespace
 
-Result<std::unique_ptr<LoopThread>> LoopThread::start(std::string name) {
+Result<std::unique_ptr<LoopThread>> LoopThread::start(const std::string& name) {
   std::unique_ptr<LoopThread> made(new LoopThread(TRY(EventLoop::create())));
   made->thread_ = std::thread([loop = made->loop_.get(), name = name.substr(0, 15)] {
     pthread_setname_np(pthread_self(), name.c_str());

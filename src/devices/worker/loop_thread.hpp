@@ -16,7 +16,7 @@ namespace lodge::devices {
 
 class LoopThread final : public Worker {
  public:
-  static Result<std::unique_ptr<LoopThread>> start(std::string name);
+  static Result<std::unique_ptr<LoopThread>> start(const std::string& name);
   ~LoopThread() override;  // all that works here must have ended
   LoopThread(const LoopThread&) = delete;
   LoopThread& operator=(const LoopThread&) = delete;

@@ -101,7 +101,7 @@ bool Tier2::encodable(const Item& item) const {
       default:
         if (host_of(r) != r) return false;  // implied: it can't be renamed
     }
-    if (host_of(r) < 0) elsewhere |= 1u << r;
+    if (r >= 0 && host_of(r) < 0) elsewhere |= 1u << r;
   }
   const uint32_t scratch = (elsewhere >> kR10 & 1) + (elsewhere >> kR11 & 1) + (elsewhere >> kR15 & 1);
   if (high_byte) {  // these have no encoding with REX
