@@ -63,9 +63,8 @@ enum Command : uint8_t {
   kReadNativeMax = 0xf8,
 };
 
-constexpr uint16_t kTrim = 1;                                             // DATA SET MANAGEMENT's feature
-constexpr unsigned kPowerActive = 0xff;                                   // CHECK POWER MODE's answer
-constexpr uint8_t kModeClass = 0xf8, kUdma = 0x40, kMultiwordDma = 0x20;  // SET FEATURES, transfer modes
+constexpr uint16_t kTrim = 1;            // DATA SET MANAGEMENT's feature
+constexpr unsigned kPowerActive = 0xff;  // CHECK POWER MODE's answer
 
 }  // namespace
 
@@ -142,13 +141,11 @@ std::array<uint16_t, 256> HardDisk::identify() const {
   words[1] = words[54] = static_cast<uint16_t>(geometry_.cylinders);
   words[3] = words[55] = geometry_.heads;
   words[6] = words[56] = geometry_.sectors;
-  const std::string serial = disk_.options().serial.empty() ? fmt::format("LD{:08}", number_) : disk_.options().serial;
+  const std::string serial = disk_.options().serial.empty() ? default_serial(number_) : disk_.options().serial;
   put_text(std::span(words).subspan(10, 10), serial);
   put_text(std::span(words).subspan(23, 4), "1");
   put_text(std::span(words).subspan(27, 20), "LODGE HARDDISK");
   words[47] = 0x8000 | kMostMultiple;
-  words[49] = 0x0f00;  // IORDY, LBA, DMA
-  words[50] = 0x4000;
   words[51] = 0x0200;
   words[53] = 0x0007;  // words 54 to 58, 64 to 70 and 88 are valid
   const uint32_t chs_sectors = geometry_.cylinders * geometry_.heads * geometry_.sectors;
@@ -158,21 +155,14 @@ std::array<uint16_t, 256> HardDisk::identify() const {
   const auto short_sectors = static_cast<uint32_t>(std::min(sectors, kShortLimit));
   words[60] = static_cast<uint16_t>(short_sectors);
   words[61] = static_cast<uint16_t>(short_sectors >> 16);
-  words[63] = 0x0007;                                   // multiword DMA 0 to 2
-  words[64] = 0x0003;                                   // PIO 3 and 4
-  words[65] = words[66] = words[67] = words[68] = 120;  // ns a cycle
-  words[80] = 0x00f0;                                   // ATA/ATAPI-4 to 7
-  words[82] = 0x4060;                                   // NOP, read look-ahead, write cache
-  words[83] = 0x7400;                                   // FLUSH CACHE and its EXT, 48-bit addresses
-  words[84] = 0x4040;                                   // writes with FUA
+  words[80] = 0x00f0;  // ATA/ATAPI-4 to 7
+  words[82] = 0x4060;  // NOP, read look-ahead, write cache
+  words[83] = 0x7400;  // FLUSH CACHE and its EXT, 48-bit addresses
+  words[84] = 0x4040;  // writes with FUA
   words[85] = static_cast<uint16_t>(0x4000 | (read_ahead_ ? 0x40 : 0) | (write_cache_ ? 0x20 : 0));
   words[86] = 0x3400;
   words[87] = 0x4040;
-  words[88] = 0x003f;  // Ultra DMA 0 to 5
-  const unsigned mode = transfer_mode_ & 7;
-  if ((transfer_mode_ & kModeClass) == kUdma) words[88] |= static_cast<uint16_t>(0x100 << mode);
-  if ((transfer_mode_ & kModeClass) == kMultiwordDma) words[63] |= static_cast<uint16_t>(0x100 << mode);
-  words[93] = 0x6001 | ((registers.device & kDeviceSecond) ? 0x0100 : 0x0008);  // an 80-conductor cable
+  put_transfer_modes(words, transfer_mode_, (registers.device & kDeviceSecond) != 0);
   for (unsigned i = 0; i < 4; ++i) words[100 + i] = static_cast<uint16_t>(sectors >> (16 * i));
   // A physical sector of 4 KiB, in eight logical ones.
   words[106] = 0x6003;
@@ -320,25 +310,16 @@ void HardDisk::start_pio(bool write, bool multiple, Addressing addressing, bool 
   transfer_.fua = fua || (write && !write_cache_);
   transfer_.block_sectors = multiple ? multiple_ : 1;
   if (!write) return fill_buffer();
-  buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector);
+  fit_buffer();
   // The host is not interrupted for the first block (ATA/ATAPI-7 volume 2, 11.7).
   next_block(false);
 }
 
+void HardDisk::fit_buffer() { buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector); }
+
 void HardDisk::fill_buffer() {
-  registers.status = kBusy;
-  buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector);
-  block::Request request(block::Operation::Read, transfer_.sector * kSector, block::Buffers(buffer_.data(), buffer_.size()));
-  submit(disk_, std::move(request), [this](bool ok) {
-    if (!ok) {
-      show_sector(transfer_.sector);
-      return fail(kUncorrectable);
-    }
-    transfer_.sector += buffer_.size() / kSector;
-    transfer_.left -= buffer_.size() / kSector;
-    transfer_.position = 0;
-    next_block(true);
-  });
+  fit_buffer();
+  transfer_sectors(block::Buffers(buffer_.data(), buffer_.size()));
 }
 
 void HardDisk::next_block(bool interrupt) {
@@ -349,31 +330,42 @@ void HardDisk::next_block(bool interrupt) {
 }
 
 void HardDisk::block_moved() {
-  if (trimming_) return trim_ranges(0);
   transfer_.position += block_bytes_;
-  if (transfer_.write) return transfer_.position < buffer_.size() ? next_block(true) : write_buffer();
+  if (transfer_.write && transfer_.position == buffer_.size()) return transfer_sectors(block::Buffers(buffer_.data(), buffer_.size()));
+  if (transfer_.write) return next_block(true);
   if (block_bytes_ != 0 && transfer_.position < buffer_.size()) return next_block(true);
   if (transfer_.left != 0) return fill_buffer();
   // The last block has been taken: the command is over, without a further interrupt (11.5).
   registers.status = kReady | kServiceOrSeekComplete;
 }
 
-void HardDisk::write_buffer() {
-  registers.status = kBusy;
-  block::Request request(block::Operation::Write, transfer_.sector * kSector, block::Buffers(buffer_.data(), buffer_.size()));
+// Between the disk and memory, the buffer or the guest's own: as many sectors as that holds.
+void HardDisk::transfer_sectors(block::Buffers memory, Announcement announcement) {
+  if (!transfer_.dma) registers.status = kBusy;
+  const uint64_t bytes = memory.size();
+  block::Request request(transfer_.write ? block::Operation::Write : block::Operation::Read, transfer_.sector * kSector, std::move(memory));
   request.fua = transfer_.fua;
-  submit(disk_, std::move(request), [this](bool ok) {
+  submit(disk_, std::move(request), [this, bytes, announcement = std::move(announcement)](bool ok) mutable {
+    announcement.reset();
+    if (transfer_.dma) link().dma_moved(*this, ok ? bytes : 0);
     if (!ok) {
       show_sector(transfer_.sector);
-      return fail(kAborted);
+      return fail(transfer_.write ? kAborted : kUncorrectable);
     }
-    transfer_.sector += buffer_.size() / kSector;
-    transfer_.left -= buffer_.size() / kSector;
-    transfer_.position = 0;
-    if (transfer_.left == 0) return finish();
-    buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector);
-    next_block(true);
+    transfer_.sector += bytes / kSector;
+    transfer_.left -= bytes / kSector;
+    transferred();
   });
+}
+
+void HardDisk::transferred() {
+  // What was read through the data register is still to be taken.
+  if (transfer_.left == 0 && (transfer_.dma || transfer_.write)) return finish();
+  // DMA with more to come than the guest had memory for waits for ever, as the hardware would.
+  if (transfer_.dma) return;
+  if (transfer_.write) fit_buffer();
+  transfer_.position = 0;
+  next_block(true);
 }
 
 // --- DMA: between the disk and the guest's own memory
@@ -383,6 +375,7 @@ void HardDisk::start_dma(bool write, Addressing addressing, bool fua) {
   if (!take_range(addressing)) return fail(kIdNotFound);
   transfer_.write = write;
   transfer_.fua = fua || (write && !write_cache_);
+  transfer_.dma = true;
   registers.status = kBusy | kDataRequest;
   link().want_dma(*this, write ? Direction::ToDevice : Direction::ToHost, transfer_.left * kSector);
 }
@@ -393,23 +386,8 @@ void HardDisk::dma_memory(block::Buffers memory, Announcement announcement) {
     link().dma_moved(*this, buffer_.size());
     return trim_ranges(0);
   }
-  // Memory that ends before the command does: what fits is moved, and the command waits for ever, as the hardware would.
   const uint64_t bytes = std::min(memory.size() / kSector, transfer_.left) * kSector;
-  if (bytes == 0) return;
-  block::Request request(transfer_.write ? block::Operation::Write : block::Operation::Read, transfer_.sector * kSector,
-                         memory.slice(0, bytes));
-  request.fua = transfer_.fua;
-  submit(disk_, std::move(request), [this, bytes, announcement = std::move(announcement)](bool ok) mutable {
-    announcement.reset();
-    link().dma_moved(*this, ok ? bytes : 0);
-    if (!ok) {
-      show_sector(transfer_.sector);
-      return fail(transfer_.write ? kAborted : kUncorrectable);
-    }
-    transfer_.sector += bytes / kSector;
-    transfer_.left -= bytes / kSector;
-    if (transfer_.left == 0) finish();
-  });
+  if (bytes != 0) transfer_sectors(memory.slice(0, bytes), std::move(announcement));
 }
 
 // --- DATA SET MANAGEMENT (ACS-3, 7.5): ranges of 48 bits of sector and 16 of length, each 8 bytes

@@ -35,7 +35,7 @@ class HardDisk final : public Device {
   enum class Addressing : uint8_t { Short, Long };
   // A command that moves sectors, as far as it has come.
   struct Transfer {
-    bool write = false, fua = false;
+    bool write = false, fua = false, dma = false;
     uint64_t sector = 0, left = 0;  // what is still to be moved between disk and buffer
     unsigned block_sectors = 1;     // through the data register at once
     uint64_t position = 0;          // bytes of the buffer that have been moved
@@ -55,9 +55,11 @@ class HardDisk final : public Device {
   [[nodiscard]] bool first_sector(Addressing addressing, uint64_t& sector) const;
   [[nodiscard]] uint64_t sector_count(Addressing addressing) const;
   void show_sector(uint64_t sector);
+  void fit_buffer();
   void fill_buffer();
   void next_block(bool interrupt);
-  void write_buffer();
+  void transfer_sectors(block::Buffers memory, Announcement announcement = nullptr);
+  void transferred();
   void trim_ranges(size_t index);
 
   storage::Disk& disk_;

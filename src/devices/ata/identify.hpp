@@ -1,10 +1,13 @@
 // Pieces of the 256 words of IDENTIFY DEVICE and IDENTIFY PACKET DEVICE.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace lodge::devices::ata {
@@ -16,6 +19,26 @@ inline void put_text(std::span<uint16_t> words, std::string_view text) {
     words[i] = static_cast<uint16_t>(at(2 * i) << 8 | at(2 * i + 1));
   }
 }
+
+// SET FEATURES, transfer modes: the class in the upper bits, the mode in the lower.
+constexpr uint8_t kModeClass = 0xf8, kUdma = 0x40, kMultiwordDma = 0x20;
+
+// How fast a drive on a parallel cable is, and how fast it has been told to be (words 49, 50, 63 to 68, 88 and 93).
+inline void put_transfer_modes(std::array<uint16_t, 256>& words, uint8_t selected, bool second) {
+  words[49] = 0x0f00;  // IORDY, LBA, DMA
+  words[50] = 0x4000;
+  words[63] = 0x0007;                                   // multiword DMA 0 to 2
+  words[64] = 0x0003;                                   // PIO 3 and 4
+  words[65] = words[66] = words[67] = words[68] = 120;  // ns a cycle
+  words[88] = 0x003f;                                   // Ultra DMA 0 to 5
+  const unsigned mode = selected & 7;
+  if ((selected & kModeClass) == kUdma) words[88] |= static_cast<uint16_t>(0x100 << mode);
+  if ((selected & kModeClass) == kMultiwordDma) words[63] |= static_cast<uint16_t>(0x100 << mode);
+  words[93] = 0x6001 | (second ? 0x0100 : 0x0008);  // an 80-conductor cable
+}
+
+// Of a drive whose user gave none.
+inline std::string default_serial(unsigned number) { return fmt::format("LD{:08}", number); }
 
 // Word 255: a signature, and the byte that makes the sum of all 512 zero (ACS-3, 7.12.7.86).
 inline void set_checksum(std::array<uint16_t, 256>& words) {

@@ -85,23 +85,14 @@ void OpticalDrive::reset_device() {
 std::array<uint16_t, 256> OpticalDrive::identify() const {
   std::array<uint16_t, 256> words{};
   words[0] = 0x85c0;  // packets of 12 bytes, a CD drive, removable, quick to take a packet
-  put_text(std::span(words).subspan(10, 10), fmt::format("LD{:08}", number_));
+  put_text(std::span(words).subspan(10, 10), default_serial(number_));
   put_text(std::span(words).subspan(23, 4), "1");
   put_text(std::span(words).subspan(27, 20), "LODGE DVD-ROM");
-  words[49] = 0x0f00;  // DMA, LBA, IORDY
-  words[50] = 0x4000;
   words[53] = 0x0006;  // words 64 to 70 and 88 are valid
-  words[63] = 0x0007;
-  words[64] = 0x0003;
-  words[65] = words[66] = words[67] = words[68] = 120;
   words[80] = 0x00f0;
   words[82] = words[85] = 0x4210;  // NOP, DEVICE RESET, PACKET
   words[83] = words[84] = words[87] = 0x4000;
-  words[88] = 0x003f;
-  const unsigned mode = transfer_mode_ & 7;
-  if ((transfer_mode_ & 0xf8) == 0x40) words[88] |= static_cast<uint16_t>(0x100 << mode);
-  if ((transfer_mode_ & 0xf8) == 0x20) words[63] |= static_cast<uint16_t>(0x100 << mode);
-  words[93] = 0x6001 | ((registers.device & kDeviceSecond) ? 0x0100 : 0x0008);
+  put_transfer_modes(words, transfer_mode_, (registers.device & kDeviceSecond) != 0);
   set_checksum(words);
   return words;
 }

@@ -27,12 +27,7 @@ constexpr unsigned kTiming = 0x40, kSlaveTiming = 0x44, kMasterBar = 4;
 constexpr uint32_t kDecode = 1 << 15;
 constexpr std::array<uint16_t, 2> kCommandPort{0x1f0, 0x170}, kControlPort{0x3f6, 0x376};
 
-constexpr pci::Identity kIdentity{.vendor = chipset::kIntel,
-                                  .device = 0x7010,
-                                  .revision = 0,
-                                  .class_code = 0x010180,  // IDE with a bus master, at the ports of old
-                                  .subsystem_vendor = chipset::kVirtualSubsystemVendor,
-                                  .subsystem = chipset::kVirtualSubsystem};
+constexpr pci::Identity kIdentity = chipset::intel(0x7010, 0, 0x010180);  // IDE with a bus master, at the ports of old
 
 }  // namespace
 
@@ -131,14 +126,13 @@ PiixIde::PiixIde(memory::GuestMemory& memory, PortBus& ports, std::array<IrqPin,
                chipset::PortBlock(ports, channels_[1].control_ports(), Channel::kControlPorts, "IDE 1 control")} {
   add_bar(kMasterBar, {.kind = pci::BarKind::Io, .size = 16});
   // After a reset the chip decodes nothing; firmware for virtual machines (OVMF) expects that it does.
-  config().set(kTiming, 4, kDecode | kDecode << 16);
-  config().allow(kTiming, 4, 0xffffffff);
+  config().define(kTiming, 4, kDecode | kDecode << 16, 0xffffffff);
   config().allow(kSlaveTiming, 1, 0xff);
   decode();
 }
 
 void PiixIde::config_written(unsigned offset, unsigned size) {
-  if (offset < kTiming + 4 && offset + size > kTiming) decode();
+  if (pci::overlaps(offset, size, kTiming, 4)) decode();
 }
 
 void PiixIde::decode() {

@@ -11,12 +11,7 @@ constexpr unsigned kPmcConfiguration = 0x50, kDramControl = 0x57, kDramTiming = 
                    kFixedHole = 0x68, kMultiTransactionTimer = 0x70, kCpuLatencyTimer = 0x71, kSmram = 0x72, kErrorCommand = 0x90;
 constexpr uint8_t kSmramCompatible = 0x02;  // C_BASE_SEG is fixed at A0000 (3.2.21)
 
-constexpr pci::Identity kIdentity{.vendor = kIntel,
-                                  .device = 0x1237,
-                                  .revision = 2,
-                                  .class_code = 0x060000,
-                                  .subsystem_vendor = kVirtualSubsystemVendor,
-                                  .subsystem = kVirtualSubsystem};
+constexpr pci::Identity kIdentity = intel(0x1237, 2, 0x060000);
 
 }  // namespace
 
@@ -24,14 +19,12 @@ I440Fx::I440Fx(ShadowControl::Changed shadow_changed) : Function(kIdentity, "i44
   pci::ConfigSpace& space = config();
   space.set(pci::kCommand, 2, pci::kMemorySpace | pci::kBusMaster);  // wired (3.2.3)
   space.allow(kPmcConfiguration, 2, 0xffff);
-  space.set(kDramControl, 1, 0x01);
-  space.allow(kDramControl, 1, 0xff);
+  space.define(kDramControl, 1, 0x01, 0xff);
   space.allow(kDramTiming, 1, 0xff);
   for (unsigned i = 0; i < ShadowControl::kRegisters; ++i)
     space.allow(kPam0 + i, 1, i == 0 ? ShadowControl::kFirstWritable : ShadowControl::kWritable);
   for (unsigned i = 0; i < kDramRows; ++i) {
-    space.set(kDramRowBoundary0 + i, 1, 0x01);
-    space.allow(kDramRowBoundary0 + i, 1, 0xff);
+    space.define(kDramRowBoundary0 + i, 1, 0x01, 0xff);
   }
   space.allow(kFixedHole, 1, 0xc0);
   space.allow(kMultiTransactionTimer, 1, 0xf8);
@@ -42,7 +35,7 @@ I440Fx::I440Fx(ShadowControl::Changed shadow_changed) : Function(kIdentity, "i44
 
 void I440Fx::config_written(unsigned offset, unsigned size) {
   for (unsigned i = 0; i < ShadowControl::kRegisters; ++i)
-    if (kPam0 + i >= offset && kPam0 + i < offset + size) shadow_.written(i, static_cast<uint8_t>(config().read(kPam0 + i, 1)));
+    if (pci::overlaps(offset, size, kPam0 + i, 1)) shadow_.written(i, static_cast<uint8_t>(config().read(kPam0 + i, 1)));
 }
 
 }  // namespace lodge::devices::chipset

@@ -11,12 +11,7 @@ constexpr unsigned kIsaIoRecovery = 0x4c, kXBusChipSelect = 0x4e, kPirqRoute = 0
                    kMotherboardIrq = 0x70, kMotherboardDma = 0x76, kProgrammableChipSelect = 0x78, kApicBase = 0x80,
                    kDeterministicLatency = 0x82, kSmiControl = 0xa0, kSmiBytes = 0x10;
 
-constexpr pci::Identity kIdentity{.vendor = kIntel,
-                                  .device = 0x7000,
-                                  .revision = 0,
-                                  .class_code = 0x060100,
-                                  .subsystem_vendor = kVirtualSubsystemVendor,
-                                  .subsystem = kVirtualSubsystem};
+constexpr pci::Identity kIdentity = intel(0x7000, 0, 0x060100);
 
 }  // namespace
 
@@ -24,23 +19,16 @@ Piix3::Piix3(std::array<IrqPin, PciIrqRouter::kIsaLines> isa) : Function(kIdenti
   pci::ConfigSpace& space = config();
   // It always answers, and is always a master (2.2.3); software that finds these bits clear takes ISA's ports for unreachable.
   space.set(pci::kCommand, 2, pci::kIoSpace | pci::kMemorySpace | pci::kBusMaster);
-  space.set(kIsaIoRecovery, 1, 0x4d);
-  space.allow(kIsaIoRecovery, 1, 0xff);
-  space.set(kXBusChipSelect, 2, 0x0003);
-  space.allow(kXBusChipSelect, 2, 0xffff);
+  space.define(kIsaIoRecovery, 1, 0x4d, 0xff);
+  space.define(kXBusChipSelect, 2, 0x0003, 0xffff);
   for (unsigned i = 0; i < kLines; ++i) {
-    space.set(kPirqRoute + i, 1, PciIrqRouter::kDisabled);
-    space.allow(kPirqRoute + i, 1, PciIrqRouter::kWritable);
+    space.define(kPirqRoute + i, 1, PciIrqRouter::kDisabled, PciIrqRouter::kWritable);
   }
-  space.set(kTopOfMemory, 1, 0x02);
-  space.allow(kTopOfMemory, 1, 0xff);
+  space.define(kTopOfMemory, 1, 0x02, 0xff);
   space.allow(kMiscellaneousStatus, 2, 0xffff);
-  space.set(kMotherboardIrq, 1, 0x80);
-  space.allow(kMotherboardIrq, 1, 0xff);
-  space.set(kMotherboardDma, 2, 0x0c0c);
-  space.allow(kMotherboardDma, 2, 0xffff);
-  space.set(kProgrammableChipSelect, 2, 0x0002);
-  space.allow(kProgrammableChipSelect, 2, 0xffff);
+  space.define(kMotherboardIrq, 1, 0x80, 0xff);
+  space.define(kMotherboardDma, 2, 0x0c0c, 0xffff);
+  space.define(kProgrammableChipSelect, 2, 0x0002, 0xffff);
   space.allow(kApicBase, 1, 0x7f);
   space.allow(kDeterministicLatency, 1, 0x0f);
   space.set(kSmiControl, 1, 0x08);
@@ -49,8 +37,7 @@ Piix3::Piix3(std::array<IrqPin, PciIrqRouter::kIsaLines> isa) : Function(kIdenti
 
 void Piix3::config_written(unsigned offset, unsigned size) {
   for (unsigned i = 0; i < kLines; ++i)
-    if (kPirqRoute + i >= offset && kPirqRoute + i < offset + size)
-      router_.set_route(i, static_cast<uint8_t>(config().read(kPirqRoute + i, 1)));
+    if (pci::overlaps(offset, size, kPirqRoute + i, 1)) router_.set_route(i, static_cast<uint8_t>(config().read(kPirqRoute + i, 1)));
 }
 
 }  // namespace lodge::devices::chipset

@@ -12,12 +12,7 @@ constexpr unsigned kPmBase = 0x40, kCountA = 0x44, kCountB = 0x48, kGeneralPurpo
 constexpr uint32_t kPmBaseBits = 0xffc0, kApmcEnable = 1 << 25;
 constexpr uint8_t kPmIoEnable = 1;
 
-constexpr pci::Identity kIdentity{.vendor = kIntel,
-                                  .device = 0x7113,
-                                  .revision = 3,
-                                  .class_code = 0x068000,
-                                  .subsystem_vendor = kVirtualSubsystemVendor,
-                                  .subsystem = kVirtualSubsystem};
+constexpr pci::Identity kIdentity = intel(0x7113, 3, 0x068000);
 
 }  // namespace
 
@@ -27,20 +22,17 @@ Piix4Pm::Piix4Pm(PortBus& ports, PortDevice& block)
   space.allow(pci::kCommand, 2, pci::kIoSpace);
   add_interrupt_pin();
   space.set(pci::kInterruptLine, 1, kSciIrq);
-  space.set(kPmBase, 4, 1);
-  space.allow(kPmBase, 4, kPmBaseBits);
+  space.define(kPmBase, 4, 1, kPmBaseBits);
   for (const unsigned offset : {kCountA, kCountB, kGeneralPurposeInput, kDeviceResourceD, kDeviceActivityA, kDeviceActivityB})
     space.allow(offset, 4, 0xffffffff);
   for (unsigned offset = kDeviceResourceA; offset < kPmMiscellaneous; offset += 4) space.allow(offset, 4, 0xffffffff);
   space.set(kDeviceActivityB, 4, kApmcEnable);
   space.allow(kPmMiscellaneous, 1, kPmIoEnable);
-  space.set(kSmbusBase, 4, 1);
-  space.allow(kSmbusBase, 4, 0xfff0);
+  space.define(kSmbusBase, 4, 1, 0xfff0);
 }
 
 void Piix4Pm::config_written(unsigned offset, unsigned size) {
-  const auto touches = [&](unsigned at, unsigned bytes) { return offset < at + bytes && at < offset + size; };
-  if (!touches(kPmBase, 4) && !touches(kPmMiscellaneous, 1)) return;
+  if (!pci::overlaps(offset, size, kPmBase, 4) && !pci::overlaps(offset, size, kPmMiscellaneous, 1)) return;
   if (config().read(kPmMiscellaneous, 1) & kPmIoEnable)
     block_.move(static_cast<uint16_t>(config().read(kPmBase, 4) & kPmBaseBits));
   else

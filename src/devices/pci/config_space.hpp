@@ -23,6 +23,10 @@ class ConfigSpace {
   // The function's own, past the masks. 1, 2 or 4 bytes.
   void set(unsigned offset, unsigned size, uint32_t value);
   void allow(unsigned offset, unsigned size, uint32_t writable_bits);
+  void define(unsigned offset, unsigned size, uint32_t value, uint32_t writable_bits) {
+    set(offset, size, value);
+    allow(offset, size, writable_bits);
+  }
 
   // Puts a capability in front of the list (6.7): its ID, the link and `body`. Its offset, dword-aligned as 6.7 asks; there must be room.
   unsigned add_capability(Capability id, std::span<const uint8_t> body);

@@ -9,8 +9,6 @@ namespace {
 
 constexpr unsigned bar_register(unsigned index) { return kBar0 + 4 * index; }
 
-bool overlaps(unsigned offset, unsigned size, unsigned from, unsigned bytes) { return offset < from + bytes && from < offset + size; }
-
 }  // namespace
 
 Function::Function(const Identity& identity, std::string name) : name_(std::move(name)) {

@@ -48,4 +48,9 @@ constexpr uint32_t kBarIoFlags = 0x3, kBarMemoryFlags = 0xf;
 // Appendix H.
 enum class Capability : uint8_t { Msi = 0x05, Vendor = 0x09, MsiX = 0x11 };
 
+// Whether an access reaches the register of so many bytes at `from`.
+constexpr bool overlaps(unsigned offset, unsigned size, unsigned from, unsigned bytes) {
+  return offset < from + bytes && from < offset + size;
+}
+
 }  // namespace lodge::devices::pci
