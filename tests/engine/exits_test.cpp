@@ -22,6 +22,10 @@ class Exits : public testing::Test {
     return value;
   }
   void answer_mmio(uint64_t value) { std::memcpy(shared().mmio.data, &value, shared().mmio.len); }
+  // Answers an IN of words with the next numbers.
+  void give_words(uint16_t& next) {
+    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
+  }
   std::byte* io_data() { return reinterpret_cast<std::byte*>(&shared()) + shared().io.data_offset; }
 };
 
@@ -230,13 +234,10 @@ PAYLOAD(rep_ins_many, 64, "mov $0x200800, %edi\n mov $1500, %ecx\n mov $0x1f0, %
 TEST_F(Exits, RepInsInLongRuns) {
   guest.load(rep_ins_many());
   uint16_t next = 0;
-  const auto give = [&] {
-    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
-  };
   Stop stop = guest.run();
   ASSERT_EQ(stop.exit_reason, uint32_t{KVM_EXIT_IO}) << stop;
   ASSERT_LE(shared().io.count * 2, 4096u);
-  give();
+  give_words(next);
   guest.complete();
   // Completed: what has come is in memory, and the registers say so.
   EXPECT_EQ(guest.regs().rcx, 1500u - next);
@@ -245,7 +246,7 @@ TEST_F(Exits, RepInsInLongRuns) {
   for (stop = guest.run(); !stop.reported; stop = guest.run()) {
     ASSERT_EQ(stop.exit_reason, uint32_t{KVM_EXIT_IO}) << stop;
     ASSERT_EQ(shared().io.size, 2);
-    give();
+    give_words(next);
   }
   EXPECT_EQ(next, 1500);
   for (uint16_t i = 0; i < 1500; ++i) ASSERT_EQ(guest.read16(0x200800 + 2 * i), i);
@@ -258,7 +259,7 @@ TEST_F(Exits, RepInsDownwards) {
   uint16_t next = 1;
   for (Stop stop = guest.run(); !stop.reported; stop = guest.run()) {
     ASSERT_EQ(stop.exit_reason, uint32_t{KVM_EXIT_IO}) << stop;
-    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
+    give_words(next);
   }
   EXPECT_EQ(guest.read64(0x200800), 0x0001000200030004u);
   EXPECT_EQ(guest.regs().rdi, 0x2007feu);
@@ -270,8 +271,7 @@ TEST_F(Exits, RepInsUpToAPageThatIsNotThere) {
   guest.set_pte(0x201000, 0);
   uint16_t next = 0;
   Stop stop = guest.run();
-  for (; stop.exit_reason == KVM_EXIT_IO && !stop.reported && stop.vector < 0; stop = guest.run())
-    for (uint32_t i = 0; i < shared().io.count; ++i, ++next) std::memcpy(io_data() + 2 * i, &next, 2);
+  for (; stop.exit_reason == KVM_EXIT_IO && !stop.reported && stop.vector < 0; stop = guest.run()) give_words(next);
   EXPECT_EQ(stop.vector, 14) << stop;
   EXPECT_GE(next, 0x400);
   EXPECT_EQ(guest.regs().rcx, 1500u - 0x400);

@@ -36,6 +36,34 @@ bool has_mandatory(const Instruction& in, uint8_t value) {
   return false;
 }
 
+HostForm host_form(const Instruction& in, uint8_t opcode, uint8_t reg, uint8_t rm) {
+  const auto& immediate = in.decoded.raw.imm[0];
+  return {.opcode = opcode,
+          .reg = reg,
+          .rm = rm,
+          .modrm = (in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0,
+          .immediate_from = static_cast<uint8_t>(immediate.size ? immediate.offset : in.length())};
+}
+
+bool to_code64(const Instruction& in, bool code64, HostForm& form) {
+  if (in.decoded.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || in.decoded.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT) return false;
+  if (!code64 && form.opcode >= 0x40 && form.opcode <= 0x4f) {  // INC and DEC whose encodings are REX in 64-bit code
+    form.rm = form.opcode & 7;
+    form.reg = form.opcode < 0x48 ? 0 : 1;
+    form.opcode = 0xff;
+    form.modrm = true;
+  } else if (form.opcode >= 0xa0 && form.opcode <= 0xa3) {  // MOV with an absolute address
+    form.opcode = static_cast<uint8_t>(form.opcode < 0xa2 ? 0x8a + (form.opcode & 1) : 0x88 + (form.opcode & 1));
+    form.reg = kRax;
+    form.modrm = true;
+    form.immediate_from = static_cast<uint8_t>(in.length());
+    return true;
+  } else if (form.opcode == 0x82) {  // the alias of 80h, invalid in 64-bit code
+    form.opcode = 0x80;
+  }
+  return false;
+}
+
 RegisterUse register_use(const Instruction& in) {
   RegisterUse use;
   for (uint32_t i = 0; i < in.decoded.operand_count; ++i) {

@@ -107,32 +107,15 @@ void Tier1::copied_bytes(const Instruction& in, Host memory, Host stack_alias, b
   // Outside 64-bit code there are no 64-bit general registers, whatever VEX.W says.
   if (vex && !long_guest && names_general_register(in)) rex_w = false;
 
-  bool modrm = in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM;
-  uint8_t immediate_from = raw.imm[0].size ? raw.imm[0].offset : static_cast<uint8_t>(in.length());
-  const bool default_map = in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
-  if (!vex && default_map) {
-    if (!long_guest && opcode >= 0x40 && opcode <= 0x4f) {  // INC and DEC whose encodings are REX in 64-bit code
-      rm = static_cast<uint8_t>(opcode & 7);
-      reg = opcode < 0x48 ? 0 : 1;
-      opcode = 0xff;
-      modrm = true;
-    } else if (opcode >= 0xa0 && opcode <= 0xa3) {  // MOV with an absolute address
-      opcode = static_cast<uint8_t>(opcode < 0xa2 ? 0x8a + (opcode & 1) : 0x88 + (opcode & 1));
-      reg = kRax;
-      reg_high = false;  // REX.R means nothing there
-      modrm = true;
-      immediate_from = static_cast<uint8_t>(in.length());
-    } else if (opcode == 0x82) {  // the alias of 80h, invalid in 64-bit code
-      opcode = 0x80;
-    }
-  }
+  HostForm form = host_form(in, opcode, reg, rm);
+  if (to_code64(in, long_guest, form)) reg_high = false;  // REX.R means nothing there
 
   if (in.locked()) as_.byte(0xf0);
   if (vex) {
     as_.byte(0xc4);
     as_.byte(static_cast<uint8_t>((reg_high ? 0 : 0x80) | (index_high ? 0 : 0x40) | (base_high ? 0 : 0x20) | raw.vex.m_mmmm));
     as_.byte(static_cast<uint8_t>((rex_w ? 0x80 : 0) | (~vvvv & 15) << 3 | raw.vex.L << 2 | raw.vex.pp));
-    as_.byte(opcode);
+    as_.byte(form.opcode);
   } else {
     if (has_mandatory(in, 0x66) || needs_operand_size_prefix(in)) as_.byte(0x66);
     if (has_mandatory(in, 0xf2)) as_.byte(0xf2);
@@ -150,16 +133,16 @@ void Tier1::copied_bytes(const Instruction& in, Host memory, Host stack_alias, b
         break;
       default: break;
     }
-    as_.byte(opcode);
+    as_.byte(form.opcode);
   }
-  if (modrm) as_.modrm(has_memory ? 0 : 3, reg, rm);
-  if (immediate_from >= in.length()) return;
+  if (form.modrm) as_.modrm(has_memory ? 0 : 3, form.reg, form.rm);
+  if (form.immediate_from >= in.length()) return;
   // The register in an immediate (VBLENDVPS, VBLENDVPD, VPBLENDVB): outside 64-bit code its top bit is ignored.
-  const bool register_in_immediate = vex && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_0F3A && opcode >= 0x4a && opcode <= 0x4c;
+  const bool register_in_immediate = vex && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_0F3A && form.opcode >= 0x4a && form.opcode <= 0x4c;
   if (register_in_immediate && !long_guest)
-    as_.byte(in.bytes[immediate_from] & 0x7f);
+    as_.byte(in.bytes[form.immediate_from] & 0x7f);
   else
-    as_.bytes(in.bytes + immediate_from, in.length() - immediate_from);
+    as_.bytes(in.bytes + form.immediate_from, in.length() - form.immediate_from);
 }
 
 // The operand's host address into `into`. The linear address is in RSI.

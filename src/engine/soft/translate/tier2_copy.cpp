@@ -83,24 +83,8 @@ void Tier2::encode(const Instruction& in, const Address* memory, const std::arra
     base_high = memory->base >= 8;
     index_high = memory->index >= 8;
   }
-  bool modrm = in.decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM;
-  uint8_t immediate_from = raw.imm[0].size ? raw.imm[0].offset : static_cast<uint8_t>(in.length());
-  if (!code64_ && in.decoded.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
-    if (opcode >= 0x40 && opcode <= 0x4f) {  // INC and DEC whose encodings are REX in 64-bit code
-      rm = opcode & 7;
-      reg = opcode < 0x48 ? 0 : 1;
-      opcode = 0xff;
-      modrm = true;
-    } else if (opcode >= 0xa0 && opcode <= 0xa3) {  // MOV with an absolute address
-      opcode = static_cast<uint8_t>(opcode < 0xa2 ? 0x8a + (opcode & 1) : 0x88 + (opcode & 1));
-      reg = hRax;
-      reg_high = false;
-      modrm = true;
-      immediate_from = static_cast<uint8_t>(in.length());
-    } else if (opcode == 0x82) {  // the alias of 80h, invalid in 64-bit code
-      opcode = 0x80;
-    }
-  }
+  HostForm form = host_form(in, opcode, reg, rm);
+  if (to_code64(in, code64_, form)) reg_high = false;
 
   if (in.locked()) as_.byte(0xf0);
   if (vex) {
@@ -125,14 +109,14 @@ void Tier2::encode(const Instruction& in, const Address* memory, const std::arra
       default: break;
     }
   }
-  as_.byte(opcode);
-  if (modrm) {
+  as_.byte(form.opcode);
+  if (form.modrm) {
     if (memory)
-      as_.operand(reg, *memory);
+      as_.operand(form.reg, *memory);
     else
-      as_.modrm(3, reg, rm);
+      as_.modrm(3, form.reg, form.rm);
   }
-  if (immediate_from < in.length()) as_.bytes(in.bytes + immediate_from, in.length() - immediate_from);
+  if (form.immediate_from < in.length()) as_.bytes(in.bytes + form.immediate_from, in.length() - form.immediate_from);
 }
 
 void Tier2::copy(uint32_t i) {

@@ -92,33 +92,30 @@ void replay_mmio_write(CpuState& c, uint64_t gpa, uint32_t size, uint64_t value)
   leave_with(c, entry);
 }
 
-uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size) {
-  if (const ReplayEntry* entry = logged(c)) return static_cast<uint32_t>(entry->value);
-  uint32_t value = 0;
-  ReplayEntry& entry = append(c, port, size, true, false, 0);
-  if (c.hooks->chip_port_read(&c, port, size, &value)) {
-    entry.done = true;
-    entry.value = value;
-    return value;
-  }
-  leave_with(c, entry);
-}
+namespace {
 
-uint32_t replay_port_read_string(CpuState& c, uint16_t port, uint32_t size, uint32_t elements) {
-  if (const ReplayEntry* entry = logged(c)) {
-    if (entry->elements == 1) store(c.replay->string, entry->value, size);
-    return entry->elements;
-  }
+// The answered read of one element, or of so many when no chip of the engine's own has that port.
+const ReplayEntry& port_read(CpuState& c, uint16_t port, uint32_t size, uint32_t elements) {
+  if (const ReplayEntry* entry = logged(c)) return *entry;
   uint32_t value = 0;
   ReplayEntry& entry = append(c, port, size, true, false, 0);
   if (c.hooks->chip_port_read(&c, port, size, &value)) {
     entry.done = true;
     entry.value = value;
-    store(c.replay->string, value, size);
-    return 1;
+    return entry;
   }
   entry.elements = elements;
   leave_with(c, entry);
+}
+
+}  // namespace
+
+uint32_t replay_port_read(CpuState& c, uint16_t port, uint32_t size) { return static_cast<uint32_t>(port_read(c, port, size, 1).value); }
+
+uint32_t replay_port_read_string(CpuState& c, uint16_t port, uint32_t size, uint32_t elements) {
+  const ReplayEntry& entry = port_read(c, port, size, elements);
+  if (entry.elements == 1) store(c.replay->string, entry.value, size);
+  return entry.elements;
 }
 
 void replay_port_write(CpuState& c, uint16_t port, uint32_t size, uint32_t value) {
