@@ -14,6 +14,11 @@ import time
 
 PROMPT = r"lodge-guest:\S*# "
 READY = r"lodge-guest ready:"
+# How the Debian system of tools/debian-image.sh greets, and what is typed until there is the prompt; not in its own words, lest their echo
+# be taken for it.
+DEBIAN_GREETING = (("login: ", "root\n"),
+                   (r"root@debian:\S*# ", "stty columns 1000; bind 'set enable-bracketed-paste off'; PS1=$(printf 'lodge-%s:# ' guest)\n"),
+                   (PROMPT, None))
 
 
 class ConsoleError(Exception):
@@ -83,6 +88,13 @@ class Console:
                 raise ConsoleError(f"no {pattern!r} in {timeout} s; {self.last_output()}")
             if not self.read_some(deadline):
                 raise ConsoleError(f"the process ended before {pattern!r} came; {self.last_output()}")
+
+    def answer_greeting(self, greeting, timeout):
+        """Waits for each pattern and types what stands beside it."""
+        for pattern, typed in greeting:
+            self.expect(pattern, timeout)
+            if typed:
+                self.type(typed)
 
     def type(self, text):
         try:

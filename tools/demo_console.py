@@ -8,17 +8,13 @@ Returns 0 if the guest answered every command and powered off.
 import re
 import sys
 
-from console import PROMPT, READY, Console, ConsoleError, standard_output
+from console import DEBIAN_GREETING, PROMPT, READY, Console, ConsoleError, standard_output
 
 # A translated guest on a busy machine takes its time; these only end what is stuck.
 BOOT_SECONDS = 900
 COMMAND_SECONDS = 120
 
-# How a system greets, and what is typed until there is the prompt that Console.run() waits for.
-BUSYBOX = ((READY, None), (PROMPT, None))
-DEBIAN = (("login: ", "root\n"),
-          (r"root@debian:\S*# ", "stty columns 1000; bind 'set enable-bracketed-paste off'; PS1=$(printf 'lodge-%s:# ' guest)\n"),
-          (PROMPT, None))
+BUSYBOX_GREETING = ((READY, None), (PROMPT, None))
 
 BUSYBOX_COMMANDS = (
     ("uname -a", r"^Linux lodge-guest .*"),
@@ -34,10 +30,7 @@ DEBIAN_COMMANDS = (
 
 
 def show(guest, greeting, commands):
-    for pattern, typed in greeting:
-        guest.expect(pattern, BOOT_SECONDS)
-        if typed:
-            guest.type(typed)
+    guest.answer_greeting(greeting, BOOT_SECONDS)
     for command, expected in commands:
         output, code = guest.run(command, COMMAND_SECONDS)
         if code != 0 or not re.search(expected, output, re.MULTILINE):
@@ -52,7 +45,7 @@ def main():
     debian = sys.argv[1:2] == ["--debian"]
     try:
         with Console(sys.argv[1 + debian:], echo=standard_output()) as guest:
-            show(guest, *((DEBIAN, DEBIAN_COMMANDS) if debian else (BUSYBOX, BUSYBOX_COMMANDS)))
+            show(guest, *((DEBIAN_GREETING, DEBIAN_COMMANDS) if debian else (BUSYBOX_GREETING, BUSYBOX_COMMANDS)))
     except (ConsoleError, OSError) as error:
         print(f"\nlodge demo: {error}", file=sys.stderr)
         return 1

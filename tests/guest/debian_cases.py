@@ -8,7 +8,7 @@ import socket
 import subprocess
 
 from device_cases import TAP_SETUP, echoed, free_port, image_tool, namespaces, no_complaints, noise
-from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, PROMPT, Console, Skip, answer, case, check
+from harness import BOOT_SECONDS, COMMAND_SECONDS, DEBIAN_GREETING, END_SECONDS, Console, Skip, answer, case, check
 
 # apt over a slow line; fio's verification.
 LONG_SECONDS = 240
@@ -41,12 +41,7 @@ class Debian:
 
 
 def log_in(guest):
-    guest.expect("login: ", BOOT_SECONDS)
-    guest.type("root\n")
-    guest.expect(r"root@debian:\S*# ", COMMAND_SECONDS)
-    # The prompt that answer() waits for; not in these words, lest their echo be taken for it.
-    guest.type("stty columns 1000; bind 'set enable-bracketed-paste off'; PS1=$(printf 'lodge-%s:# ' guest)\n")
-    guest.expect(PROMPT, COMMAND_SECONDS)
+    guest.answer_greeting(DEBIAN_GREETING, BOOT_SECONDS)
 
 
 def power_off(guest):
