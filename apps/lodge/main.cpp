@@ -20,7 +20,7 @@ constexpr const char* kHelp =
     "Lodge runs virtual machines on Linux, with the kernel's KVM and without it.\n"
     "\n"
     "Usage:\n"
-    "  lodge run --kernel FILE [options]   boot a kernel ('lodge help run' lists the options)\n"
+    "  lodge run [options] [DISK...]       start a virtual machine ('lodge help run' lists the options)\n"
     "  lodge image COMMAND ...             make, look at and change disk images ('lodge image --help')\n"
     "  lodge check [--json]                can this machine run VMs, how well, and what to do\n"
     "  lodge help [run]                    this help\n"
