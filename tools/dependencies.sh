@@ -20,6 +20,7 @@ demo_packages=(
     busybox-static                          # the demo guest's user space
     python3                                 # makes the guest's image, types at its console
     dpkg                                    # takes kernels out of their packages
+    seabios                                 # the firmware of a machine that boots from disks
 )
 debian_packages=(
     mmdebstrap e2fsprogs                    # a Debian system out of its packages, and its file system
@@ -32,7 +33,6 @@ test_packages=(
     qemu-utils                              # qemu-img: images both ways
     iproute2 util-linux                     # namespaces, tap interfaces
     stress-ng                               # verifies itself in guests
-    seabios                                 # firmware
     grub-common grub-pc-bin xorriso mtools  # CDs that boot
     clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
