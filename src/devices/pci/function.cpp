@@ -1,5 +1,6 @@
 #include "devices/pci/function.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 
@@ -7,7 +8,7 @@ namespace lodge::devices::pci {
 
 namespace {
 
-constexpr unsigned bar_register(unsigned index) { return kBar0 + 4 * index; }
+constexpr unsigned bar_register(unsigned index) { return index == Function::kRom ? unsigned{kExpansionRom} : kBar0 + 4 * index; }
 
 }  // namespace
 
@@ -49,6 +50,15 @@ void Function::add_bar(unsigned index, const Bar& bar) {
   } else {
     assert(bar.size <= uint64_t{1} << 31);
   }
+}
+
+void Function::add_rom(std::span<const uint8_t> image) {
+  constexpr size_t kLeast = 2048;  // the address has its lowest bit at 11
+  rom_.assign(image.begin(), image.end());
+  rom_.resize(std::bit_ceil(std::max(image.size(), kLeast)), 0xff);
+  bars_[kRom] = {.kind = BarKind::Rom, .size = rom_.size()};
+  config_.allow(kExpansionRom, 4, static_cast<uint32_t>(~(rom_.size() - 1)) | kRomEnable);
+  config_.allow(kCommand, 2, kMemorySpace);
 }
 
 void Function::add_interrupt_pin() {
@@ -112,7 +122,9 @@ std::optional<uint64_t> Function::decoded(unsigned index) const {
   const uint32_t command = config_.read(kCommand, 2);
   if (!(command & (bar.kind == BarKind::Io ? kIoSpace : kMemorySpace))) return std::nullopt;
   const unsigned at = bar_register(index);
-  uint64_t address = config_.read(at, 4) & ~(bar.kind == BarKind::Io ? kBarIoFlags : kBarMemoryFlags);
+  const uint32_t low = config_.read(at, 4);
+  if (bar.kind == BarKind::Rom) return low & kRomEnable ? std::optional<uint64_t>(low & ~kRomFlags) : std::nullopt;
+  uint64_t address = low & ~(bar.kind == BarKind::Io ? kBarIoFlags : kBarMemoryFlags);
   if (bar.kind == BarKind::Memory64) address |= static_cast<uint64_t>(config_.read(at + 4, 4)) << 32;
   return address;
 }
@@ -132,11 +144,19 @@ void Function::bus_master_changed(bool) {}
 
 // --- BARs
 
+uint64_t Function::read_rom(uint64_t offset, unsigned size) const {
+  uint64_t value = 0;
+  for (unsigned i = 0; i < size; ++i) value |= static_cast<uint64_t>(rom_[offset + i]) << (8 * i);
+  return value;
+}
+
 uint64_t Function::read_bar(unsigned index, uint64_t offset, unsigned size) {
+  if (index == kRom) return read_rom(offset, size);
   return msix_ && msix_->covers(index, offset) ? msix_->read(offset, size) : bar_read(index, offset, size);
 }
 
 void Function::write_bar(unsigned index, uint64_t offset, unsigned size, uint64_t value) {
+  if (index == kRom) return;
   if (msix_ && msix_->covers(index, offset)) return msix_->write(offset, size, value);
   bar_write(index, offset, size, value);
 }

@@ -1,7 +1,7 @@
 // One PCI function with a type 0 header (PCI 3.0, chapter 6): identity, base address registers, capabilities, interrupts. A device derives
 // from it and answers in its BARs; the host bridge places it in the address spaces.
 //
-// Deviations: no expansion ROM, no power management, no parity or system errors; the cache line size and the latency timer only hold what
+// Deviations: no power management, no parity or system errors; the cache line size and the latency timer only hold what
 // is written.
 //
 // Threads: configuration space under the host bridge's lock, one access at a time. read_bar() and write_bar() from any vCPU's thread,
@@ -13,7 +13,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/mutex.hpp"
 #include "devices/pci/config_space.hpp"
@@ -29,7 +31,7 @@ struct Identity {
   uint16_t subsystem_vendor, subsystem;
 };
 
-enum class BarKind : uint8_t { None, Io, Memory32, Memory64 };  // Memory64 takes the next register too
+enum class BarKind : uint8_t { None, Io, Memory32, Memory64, Rom };  // Memory64 takes the next register too
 struct Bar {
   BarKind kind = BarKind::None;
   uint64_t size = 0;  // a power of two; at least 16 bytes, and of ports at most 256 (6.2.5.1)
@@ -47,6 +49,8 @@ class FunctionPort {
 class Function {
  public:
   static constexpr unsigned kBars = 6;
+  // Ranges of addresses: the BARs, and the expansion ROM as if it were one more.
+  static constexpr unsigned kRanges = kBars + 1, kRom = kBars;
 
   Function(const Identity& identity, std::string name);
   virtual ~Function() = default;
@@ -78,6 +82,8 @@ class Function {
  protected:
   // --- For the constructor of the derived class.
   void add_bar(unsigned index, const Bar& bar);
+  // The expansion ROM (6.2.5.2): the image is filled up to a power of two, at least 2 KiB.
+  void add_rom(std::span<const uint8_t> image);
   void add_interrupt_pin();  // INTA#: the one that single functions use (6.2.4)
   void add_msi(unsigned vectors);
   void add_msix(const Msix::Layout& layout);
@@ -97,13 +103,15 @@ class Function {
   void set_intx(bool wanted) LODGE_EXCLUDES(intx_mutex_);
 
  private:
+  [[nodiscard]] uint64_t read_rom(uint64_t offset, unsigned size) const;
   void command_written() LODGE_EXCLUDES(intx_mutex_);
   void update_intx() LODGE_REQUIRES(intx_mutex_);
   [[nodiscard]] SendMessage message_sender();
 
   const std::string name_;
   ConfigSpace config_;
-  std::array<Bar, kBars> bars_;
+  std::array<Bar, kRanges> bars_;
+  std::vector<uint8_t> rom_;
   FunctionPort* port_ = nullptr;
   std::unique_ptr<Msi> msi_;
   std::unique_ptr<Msix> msix_;

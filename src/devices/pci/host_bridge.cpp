@@ -59,10 +59,11 @@ class HostBridge::Slot final : public FunctionPort {
  public:
   Slot(HostBridge& bridge, Function& plugged, unsigned device_number, unsigned function_number)
       : function(plugged), device(device_number), number(function_number), bridge_(bridge) {
-    for (unsigned i = 0; i < Function::kBars; ++i) {
+    for (unsigned i = 0; i < Function::kRanges; ++i) {
       const BarKind kind = function.bar(i).kind;
       if (kind == BarKind::Io) ports_[i] = std::make_unique<PortBar>(function, i);
-      if (kind == BarKind::Memory32 || kind == BarKind::Memory64) memory_[i] = std::make_unique<MemoryBar>(function, i);
+      if (kind == BarKind::Memory32 || kind == BarKind::Memory64 || kind == BarKind::Rom)
+        memory_[i] = std::make_unique<MemoryBar>(function, i);
     }
   }
 
@@ -89,12 +90,12 @@ class HostBridge::Slot final : public FunctionPort {
 
   Function& function;
   const unsigned device, number;
-  std::array<std::optional<uint64_t>, Function::kBars> at;  // where each BAR answers
+  std::array<std::optional<uint64_t>, Function::kRanges> at;  // where each BAR answers
 
  private:
   HostBridge& bridge_;
-  std::array<std::unique_ptr<MemoryBar>, Function::kBars> memory_;
-  std::array<std::unique_ptr<PortBar>, Function::kBars> ports_;
+  std::array<std::unique_ptr<MemoryBar>, Function::kRanges> memory_;
+  std::array<std::unique_ptr<PortBar>, Function::kRanges> ports_;
 };
 
 // --- The two ways into configuration space
@@ -227,7 +228,7 @@ void HostBridge::write_config(unsigned device, unsigned function, unsigned offse
   if (!slot || offset + size > ConfigSpace::kBytes) return;
   slot->function.write_config(offset, size, value);
   const unsigned dword = offset & ~3u;
-  if (dword == kCommand || (dword >= kBar0 && dword < kBar0 + 4 * Function::kBars)) remap();
+  if (dword == kCommand || (dword >= kBar0 && dword < kBar0 + 4 * Function::kBars) || dword == kExpansionRom) remap();
 }
 
 // --- Where BARs answer
@@ -239,16 +240,16 @@ bool HostBridge::acceptable(const Bar& bar, uint64_t address) const {
 
 // First all that left, so that BARs may change places; then all that have a place and do not answer yet.
 void HostBridge::remap() {
-  std::vector<std::array<std::optional<uint64_t>, Function::kBars>> before;
+  std::vector<std::array<std::optional<uint64_t>, Function::kRanges>> before;
   before.reserve(slots_.size());
   for (const auto& slot : slots_) {
     before.push_back(slot->at);
-    for (unsigned i = 0; i < Function::kBars; ++i)
+    for (unsigned i = 0; i < Function::kRanges; ++i)
       if (slot->at[i] && slot->at[i] != slot->function.decoded(i)) slot->detach(i);
   }
   for (size_t s = 0; s < slots_.size(); ++s) {
     Slot& slot = *slots_[s];
-    for (unsigned i = 0; i < Function::kBars; ++i) {
+    for (unsigned i = 0; i < Function::kRanges; ++i) {
       const auto wanted = slot.function.decoded(i);
       // An overlap is the guest's mistake: who came first stays.
       if (wanted && !slot.at[i] && acceptable(slot.function.bar(i), *wanted)) static_cast<void>(slot.attach(i, *wanted));
@@ -289,8 +290,8 @@ Result<> HostBridge::assign_resources() {
   };
   std::vector<Wanted> all;
   for (const auto& slot : slots_) {
-    for (unsigned i = 0; i < Function::kBars; ++i)
-      if (slot->function.bar(i).kind != BarKind::None) all.push_back({&slot->function, i});
+    for (unsigned i = 0; i < Function::kRanges; ++i)
+      if (const BarKind kind = slot->function.bar(i).kind; kind != BarKind::None && kind != BarKind::Rom) all.push_back({&slot->function, i});
     if (const unsigned pin = slot->function.interrupt_pin(); pin != 0)
       slot->function.set_interrupt_line(board_.interrupt_numbers[board_.line_of(slot->device, pin)]);
   }

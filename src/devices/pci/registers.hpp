@@ -20,6 +20,7 @@ enum Register : uint8_t {
   kBar0 = 0x10,
   kSubsystemVendorId = 0x2c,
   kSubsystemId = 0x2e,
+  kExpansionRom = 0x30,
   kCapabilitiesPointer = 0x34,
   kInterruptLine = 0x3c,
   kInterruptPin = 0x3d,
@@ -44,6 +45,7 @@ constexpr uint8_t kMultiFunction = 0x80;  // of the header type (6.2.1)
 // 6.2.5.1: the low bits of a base address register.
 constexpr uint32_t kBarIo = 0x1, kBarMemory64 = 0x4, kBarPrefetchable = 0x8;
 constexpr uint32_t kBarIoFlags = 0x3, kBarMemoryFlags = 0xf;
+constexpr uint32_t kRomEnable = 0x1, kRomFlags = 0x7ff;  // 6.2.5.2
 
 // Appendix H.
 enum class Capability : uint8_t { Msi = 0x05, Vendor = 0x09, MsiX = 0x11 };
