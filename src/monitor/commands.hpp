@@ -1,0 +1,47 @@
+// The commands of the control socket: QEMU's QMP as far as there is something to command, with its names, arguments and errors
+// (QEMU's QMP Reference Manual), so that its clients work.
+//
+// Threads: main thread.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/event_loop.hpp"
+#include "monitor/target.hpp"
+
+namespace lodge::monitor {
+
+// An error as QMP has it.
+struct CommandError {
+  std::string kind = "GenericError", description;
+};
+
+class Commands {
+ public:
+  Commands(Target& target, EventLoop& loop) : target_(target), loop_(loop) {}
+  ~Commands();
+  Commands(const Commands&) = delete;
+  Commands& operator=(const Commands&) = delete;
+
+  [[nodiscard]] std::expected<nlohmann::json, CommandError> execute(std::string_view command, const nlohmann::json& arguments);
+  [[nodiscard]] static nlohmann::json version();
+
+  // Keys that are to go up later, and when.
+  void hold(std::vector<display::Key> keys, uint64_t ns);
+
+ private:
+  struct Held {
+    std::vector<display::Key> keys;
+    uint64_t until_ns;
+  };
+  void release_due();
+
+  Target& target_;
+  EventLoop& loop_;
+  EventLoop::Handle deadline_ = 0;
+  std::vector<Held> held_;
+};
+
+}  // namespace lodge::monitor
