@@ -11,7 +11,7 @@ build_packages=(
     libzydis-dev                            # x86 decoder
     liburing-dev                            # disk I/O
     libnbd-dev                              # images on NBD servers
-    libpng-dev                              # pictures of the screen
+    libpng-dev libvncserver-dev             # pictures of the screen, and viewers of it
     libslirp-dev                            # the user network
     libfmt-dev nlohmann-json3-dev libcli11-dev
     zlib1g-dev liblzma-dev libzstd-dev liblz4-dev  # kernels' compressed payloads

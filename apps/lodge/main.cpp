@@ -9,6 +9,7 @@
 #include "console/cleanup.hpp"
 #include "control/check/check.hpp"
 #include "control/image/image.hpp"
+#include "control/remote/remote.hpp"
 #include "control/run/options.hpp"
 #include "control/run/run.hpp"
 
@@ -16,15 +17,18 @@ namespace {
 
 constexpr int kBadUsage = 2;
 
-constexpr const char* kHelp =
+const std::string kHelp =
     "Lodge runs virtual machines on Linux, with the kernel's KVM and without it.\n"
     "\n"
     "Usage:\n"
-    "  lodge run [options] [DISK...]       start a virtual machine ('lodge help run' lists the options)\n"
-    "  lodge image COMMAND ...             make, look at and change disk images ('lodge image --help')\n"
-    "  lodge check [--json]                can this machine run VMs, how well, and what to do\n"
-    "  lodge help [run]                    this help\n"
-    "  lodge --version\n";
+    "  lodge run [options] [DISK...]     start a virtual machine ('lodge help run' lists the options)\n"
+    "  lodge image COMMAND ...           make, look at and change disk images ('lodge image --help')\n"
+    "  lodge check [--json]              can this machine run VMs, how well, and what to do\n"
+    "  lodge help [run]                  this help\n"
+    "  lodge --version\n"
+    "\n"
+    "Machines that run:\n" +
+    lodge::control::remote_help();
 
 int show(const std::string& text) {
   std::fputs(text.c_str(), stdout);
@@ -53,7 +57,7 @@ int dispatch(int argc, char** argv) {
   const std::string_view called = argv[0];
   if (called.substr(called.rfind('/') + 1) == "qemu-img") return lodge::control::run_image(all, true);
   if (all.empty()) {
-    std::fputs(kHelp, stderr);
+    std::fputs(kHelp.c_str(), stderr);
     return kBadUsage;
   }
   const std::string& command = all[0];
@@ -61,6 +65,7 @@ int dispatch(int argc, char** argv) {
   const auto asks_for_help = [&] { return !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h"); };
   if (command == "run") return asks_for_help() ? show(lodge::control::run_help()) : lodge::control::run_run(argc, argv, arguments);
   if (command == "image") return lodge::control::run_image(arguments, false);
+  if (lodge::control::is_remote_command(command)) return lodge::control::run_remote(command, arguments);
   if (command == "check") return check(arguments);
   if (command == "help" || command == "--help" || command == "-h") return help(arguments);
   if (command == "--version" || command == "version") return show("lodge " LODGE_VERSION "\n");

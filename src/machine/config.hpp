@@ -25,7 +25,8 @@ enum class Kind : uint8_t {
 };
 
 struct Config {
-  std::string name;                 // shown by ps as "lodge NAME"; empty: after the kernel's file
+  std::string name;                 // shown by ps as "lodge NAME"
+  bool name_is_given = false;       // by the person: it may not be another one
   std::optional<Kind> machine;      // nothing: as kind() has it
   std::string firmware = "bios";    // of kinds that have it: "bios" or a path
   std::string kernel;               // path: bzImage or ELF vmlinux
@@ -44,6 +45,10 @@ struct Config {
   bool entropy = true;                 // virtio-rng
   bool balloon = true;                 // virtio-balloon
   uint64_t balloon_keeps = 0;          // bytes that the balloon is to leave to the guest; 0: it starts empty
+  bool vga = true;                     // a graphics card, of kinds that have one
+  std::string display = "none";        // who sees its screen: none, vnc[=ADDRESS], web[=ADDRESS]
+  std::string keymap = "us";           // of viewers that send characters
+  std::string vnc_password_file;       // empty: whoever reaches the port may look
   std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH
   bool reboot = true;                  // false: a reset ends the process
   bool unpack_natively = true;         // false: a bzImage unpacks itself inside the guest

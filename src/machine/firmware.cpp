@@ -18,7 +18,21 @@ constexpr size_t kUnit = 64 << 10, kLeast = 2 * kUnit, kMost = 16 << 20;
 constexpr std::array<const char*, 4> kBiosFiles{"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin",
                                                 "/usr/share/seabios/bios.bin", "/usr/share/qemu/bios.bin"};
 
+constexpr std::array<const char*, 2> kVgaRoms{"/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/vgabios-stdvga.bin"};
+
+// The first of the files that is there; null: none.
+const char* find(std::span<const char* const> paths) {
+  const auto found = std::ranges::find_if(paths, [](const char* path) { return access(path, F_OK) == 0; });
+  return found == paths.end() ? nullptr : *found;
+}
+
 }  // namespace
+
+Result<std::vector<uint8_t>> read_vga_rom() {
+  const char* path = find(kVgaRoms);
+  if (!path) return fail(ErrorKind::NotFound, "the graphics card's ROM ({}) is not there: install the package seabios", kVgaRoms[0]);
+  return read_file(path, "graphics ROM");
+}
 
 Result<> check_firmware(std::span<const uint8_t> bytes, std::string_view path) {
   if (bytes.size() % kUnit != 0 || bytes.size() < kLeast || bytes.size() > kMost)
@@ -35,10 +49,9 @@ Result<Firmware> Firmware::open(const std::string& name) {
   Firmware firmware;
   firmware.path_ = name;
   if (name == "bios") {
-    const auto found = std::ranges::find_if(kBiosFiles, [](const char* path) { return access(path, F_OK) == 0; });
-    if (found == kBiosFiles.end())
-      return fail(ErrorKind::NotFound, "--firmware bios: there is no SeaBIOS ({}): install the package seabios", kBiosFiles[0]);
-    firmware.path_ = *found;
+    const char* found = find(kBiosFiles);
+    if (!found) return fail(ErrorKind::NotFound, "--firmware bios: there is no SeaBIOS ({}): install the package seabios", kBiosFiles[0]);
+    firmware.path_ = found;
   }
   firmware.bytes_ = TRY(read_file(firmware.path_, "firmware"));
   TRY(check_firmware(firmware.bytes_, firmware.path_));

@@ -13,6 +13,9 @@
 
 namespace lodge::machine {
 
+// The ROM of the graphics card, from the package seabios.
+[[nodiscard]] Result<std::vector<uint8_t>> read_vga_rom();
+
 class Firmware {
  public:
   // "bios" (SeaBIOS of the package seabios) or a file. ErrorKind::Usage or NotFound: which file, and what to do.

@@ -16,6 +16,9 @@
 #include "machine/firmware.hpp"
 #include "machine/input_file.hpp"
 #include "machine/machine.hpp"
+#include "machine/steering.hpp"
+#include "monitor/runtime_folder.hpp"
+#include "monitor/server.hpp"
 
 namespace lodge::machine {
 
@@ -33,8 +36,8 @@ std::string read_text(const char* path) {
 // thread starts and read by the event loop.
 class Signals {
  public:
-  static Result<std::unique_ptr<Signals>> create(EventLoop& loop) {
-    std::unique_ptr<Signals> signals(new Signals(loop));
+  static Result<std::unique_ptr<Signals>> create(EventLoop& loop, Steering& steering) {
+    std::unique_ptr<Signals> signals(new Signals(loop, steering));
     sigset_t set;
     sigemptyset(&set);
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGWINCH, SIGUSR1}) sigaddset(&set, signal);
@@ -46,43 +49,37 @@ class Signals {
   }
   ~Signals() { loop_.remove(source_); }
 
-  void set_machine(Machine* machine) { machine_ = machine; }
-  void quit() {
-    quit_ = true;
-    if (machine_) machine_->end(Outcome::Quit);
-  }
-  [[nodiscard]] bool quitting() const { return quit_; }
   [[nodiscard]] int ended_by() const { return ended_by_; }
 
  private:
-  explicit Signals(EventLoop& loop) : loop_(loop) {}
+  Signals(EventLoop& loop, Steering& steering) : loop_(loop), steering_(steering) {}
   void take() {
     signalfd_siginfo info{};
     if (read(fd_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
     const auto signal = static_cast<int>(info.ssi_signo);
+    Machine* const machine = steering_.machine();
     if (signal == SIGWINCH) {
-      if (machine_) machine_->window_changed();
+      if (machine) machine->window_changed();
       return;
     }
     if (signal == SIGUSR1) {
-      if (machine_) machine_->report_memory();
+      if (machine) machine->report_memory();
       return;
     }
     if (signal != SIGHUP && !std::exchange(pressed_, true)) {
       log::info("the power button is pressed; the same signal again ends the machine at once");
-      if (machine_) machine_->press_power_button();
+      steering_.press_power_button();
       return;
     }
     ended_by_ = signal;
-    quit();
+    steering_.quit();
   }
 
   EventLoop& loop_;
   Fd fd_;
   EventLoop::Handle source_ = 0;
-  Machine* machine_ = nullptr;
+  Steering& steering_;
   bool pressed_ = false;
-  bool quit_ = false;
   int ended_by_ = 0;
 };
 
@@ -106,6 +103,7 @@ std::optional<ExitCode> conclude(Machine& machine, Outcome outcome, const Config
   switch (outcome) {
     case Outcome::PowerOff:
     case Outcome::Quit: return ExitCode::PoweredOff;
+    case Outcome::Restart: return std::nullopt;
     case Outcome::Reset:
       if (!config.reboot) return ExitCode::PoweredOff;
       return std::nullopt;
@@ -122,14 +120,27 @@ std::optional<ExitCode> conclude(Machine& machine, Outcome outcome, const Config
   return ExitCode::Failed;
 }
 
-Result<ExitCode> boot_until_it_ends(Machine::Parts parts, Signals& signals) {
+Result<ExitCode> boot_until_it_ends(Machine::Parts parts, Steering& steering) {
   for (;;) {
     const std::unique_ptr<Machine> machine = TRY(Machine::create(parts));
-    signals.set_machine(machine.get());
-    const Outcome outcome = signals.quitting() ? Outcome::Quit : machine->run();
-    signals.set_machine(nullptr);
-    if (const auto code = conclude(*machine, outcome, parts.config)) return *code;
+    steering.set_machine(machine.get());
+    const Outcome outcome = steering.quitting() ? Outcome::Quit : machine->run();
+    steering.set_machine(nullptr);
+    const auto code = conclude(*machine, outcome, parts.config);
+    steering.announce(code ? "SHUTDOWN" : "RESET");
+    if (code) return *code;
   }
+}
+
+// The machine under its name in the user's folder of running machines. A host without a place for that folder runs machines all the same,
+// out of reach of other commands.
+Result<std::optional<monitor::NameClaim>> claim_name(const Config& config) {
+  const auto folder = monitor::RuntimeFolder::open();
+  if (!folder) {
+    log::debug("this machine cannot be controlled by other commands: {}", folder.error().message);
+    return std::optional<monitor::NameClaim>();
+  }
+  return std::optional(TRY(monitor::NameClaim::take(*folder, monitor::make_name(config.name), !config.name_is_given)));
 }
 
 }  // namespace
@@ -149,11 +160,13 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   TRY(check_host_memory(config.memory, read_text("/proc/meminfo"), read_text("/proc/sys/vm/overcommit_memory")));
   std::optional<Kernel> kernel;
   std::optional<Firmware> firmware;
+  std::vector<uint8_t> vga_rom;
   if (config.kind() == Kind::Direct) {
     std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
     kernel = TRY(Kernel::create(std::move(file), config.kernel, config.unpack_natively));
   } else {
     firmware = TRY(Firmware::open(config.firmware));
+    if (config.vga) vga_rom = TRY(read_vga_rom());
   }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
   const std::unique_ptr<engine::System> system = TRY(open_engine());
@@ -161,20 +174,30 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
     return fail(ErrorKind::Usage, "-c {}: engine {} has at most {} vCPUs", config.vcpus, system->name(), most);
 
   const std::unique_ptr<EventLoop> loop = TRY(EventLoop::create());
-  const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop));
+  const std::optional<monitor::NameClaim> claim = TRY(claim_name(config));
+  display::Seat seat;
+  Steering steering(config, claim ? claim->name() : config.name, std::string(system->name()), seat);
+  std::unique_ptr<monitor::Server> remote;
+  if (claim) {
+    remote = TRY(monitor::Server::create(claim->socket_path(), steering, *loop));
+    steering.on_event([&](const char* event) { remote->announce(event); });
+  }
+  const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop, steering));
   const Fd debug_console = TRY(open_debug_console(config.debug_console));
-  const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { signals->quit(); }));
-  const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { signals->quit(); }); }));
+  const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { steering.quit(); }));
+  const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { steering.quit(); }); }));
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
                                                 .kernel = kernel ? &*kernel : nullptr,
                                                 .firmware = firmware ? &*firmware : nullptr,
+                                                .vga_rom = vga_rom,
                                                 .initrd = initrd,
                                                 .loop = *loop,
                                                 .serial = *serial,
                                                 .debug_console = debug_console.get(),
-                                                .peripherals = *peripherals},
-                                               *signals));
+                                                .peripherals = *peripherals,
+                                                .seat = seat},
+                                               steering));
   if (signals->ended_by() != 0) {
     // Whoever sent the signal sees that it ended the process.
     console::cleanup::undo_all();

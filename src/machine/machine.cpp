@@ -60,6 +60,7 @@ Machine::~Machine() {
     processor->thread.join();
   }
   stop_devices();
+  parts_.seat.disconnect();
 }
 
 // The firmware's file at the end of 4 GiB, and what it wants to know.
@@ -173,6 +174,7 @@ Result<> Machine::create_devices() {
     console_ = console.get();
     TRY(plug(std::move(console), places.console, false));
   }
+  TRY(create_graphics());
   number = places.first_drive;
   for (const auto& drive : parts_.peripherals.drives()) {
     drive->disk().set_machine({.pause =
@@ -191,6 +193,18 @@ Result<> Machine::create_devices() {
     else
       TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++, drive->config().packed));
   }
+  return {};
+}
+
+Result<> Machine::create_graphics() {
+  const Config& config = parts_.config;
+  if (config.kind() != Kind::Direct && config.vga) {
+    video_memory_ = TRY(VideoMemory::create(*vm_, slots_ + FirmwareMemory::kSlots));
+    graphics_ = std::make_unique<devices::vga::Card>(*video_memory_, parts_.vga_rom, *clock_);
+    TRY(graphics_->attach(pc_->ports(), pc_->mmio()));
+    TRY(pc_->plug(*graphics_, pci_places(config.kind()).display));
+  }
+  parts_.seat.connect({.screen = graphics_.get(), .keyboard = &pc_->keyboard(), .mouse = &pc_->keyboard()});
   return {};
 }
 

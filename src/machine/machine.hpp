@@ -20,6 +20,7 @@
 #include "devices/virtio/balloon/balloon.hpp"
 #include "devices/virtio/console/console.hpp"
 #include "devices/virtio/pci_transport.hpp"
+#include "display/seat.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/config.hpp"
 #include "machine/firmware.hpp"
@@ -27,12 +28,14 @@
 #include "machine/kernel.hpp"
 #include "machine/pc.hpp"
 #include "machine/peripherals.hpp"
+#include "machine/video_memory.hpp"
 
 namespace lodge::machine {
 
 enum class Outcome {
   PowerOff,      // the guest switched itself off
   Reset,         // it asked for a reset
+  Restart,       // the person resets it
   TripleFault,   // a vCPU shut down
   Stuck,         // all vCPUs wait with interrupts off: nothing can wake them
   EngineFailed,  // the engine cannot go on
@@ -46,11 +49,13 @@ class Machine {
     const Config& config;
     const Kernel* kernel = nullptr;      // of Kind::Direct
     const Firmware* firmware = nullptr;  // of the other kinds
+    std::span<const uint8_t> vga_rom{};  // of the graphics card
     std::span<const uint8_t> initrd{};
     EventLoop& loop;
     console::Backend& serial;
     int debug_console = -1;
     const Peripherals& peripherals;
+    display::Seat& seat;
   };
   static Result<std::unique_ptr<Machine>> create(const Parts& parts);
   ~Machine();
@@ -89,6 +94,7 @@ class Machine {
   [[nodiscard]] Result<> create_slots();
   [[nodiscard]] Result<> create_processors();
   [[nodiscard]] Result<> create_devices();
+  [[nodiscard]] Result<> create_graphics();
   [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
   void attach_ide(Drive& drive);
   void stop_devices();
@@ -109,7 +115,9 @@ class Machine {
   uint32_t slots_ = 0;
   std::unique_ptr<FirmwareMemory> firmware_memory_;
   std::unique_ptr<devices::FwCfg> fw_cfg_;
-  std::unique_ptr<Clock> clock_;  // the chips'
+  std::unique_ptr<Clock> clock_;               // the chips'
+  std::unique_ptr<VideoMemory> video_memory_;  // null: no graphics card
+  std::unique_ptr<devices::vga::Card> graphics_;
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
   devices::virtio::Balloon* balloon_ = nullptr;  // null: none
   devices::virtio::Console* console_ = nullptr;

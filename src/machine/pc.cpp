@@ -8,7 +8,7 @@
 namespace lodge::machine {
 
 namespace {
-constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqRtc = 8;
+constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqRtc = 8, kIrqMouse = 12;
 constexpr uint16_t kPortKeyboardData = 0x60, kPortKeyboardCommand = 0x64, kPortRtc = 0x70, kPortPostCode = 0x80, kPortSystemControlA = 0x92,
                    kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9;
 }  // namespace
@@ -55,7 +55,12 @@ Pc::Pc(Kind kind, engine::Vm& vm, Host host)
       com1_(pin(kIrqCom1), host_.clock,
             {.transmit = [this](std::span<const uint8_t> bytes) { host_.serial.write(bytes); }, .changed = [this] { host_.loop.wake(); }}),
       rtc_(rtc_pin(), host_.clock, [this] { host_.loop.wake(); }),
-      keyboard_(pin(kIrqKeyboard), host_.reset),
+      // Whoever boots a kernel without firmware sits at a serial line: nothing to probe for.
+      keyboard_({.keyboard = pin(kIrqKeyboard),
+                 .mouse = pin(kIrqMouse),
+                 .has_mouse = kind != Kind::Direct,
+                 .tested = kind == Kind::Direct,
+                 .reset = host_.reset}),
       acpi_(pin(acpi::kSciIrq), host_.clock, acpi_layout(kind), {.power_off = host_.power_off, .changed = [this] { host_.loop.wake(); }}),
       reset_control_(host_.reset),
       system_control_a_(host_.reset),

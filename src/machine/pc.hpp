@@ -14,8 +14,8 @@
 #include "devices/acpi_pm.hpp"
 #include "devices/bus.hpp"
 #include "devices/chipset_ports.hpp"
-#include "devices/i8042.hpp"
 #include "devices/mc146818.hpp"
+#include "devices/ps2/controller.hpp"
 #include "devices/serial_port.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/chipset.hpp"
@@ -46,6 +46,7 @@ class Pc {
   // Power-on; then the guest may run.
   Result<> start() { return chipset_->start(); }
   [[nodiscard]] devices::ata::PiixIde* ide() { return chipset_->ide(); }
+  [[nodiscard]] devices::ps2::Controller& keyboard() { return keyboard_; }
   void press_power_button() { acpi_.press_power_button(); }
 
  private:
@@ -61,7 +62,7 @@ class Pc {
   Host host_;
   devices::SerialPort com1_;
   devices::Mc146818 rtc_;
-  devices::I8042 keyboard_;
+  devices::ps2::Controller keyboard_;
   devices::AcpiPm acpi_;
   devices::ResetControl reset_control_;
   devices::SystemControlA system_control_a_;

@@ -106,8 +106,11 @@ constexpr auto
                        config.reboot = false;
                        return {};
                      }},
-                    {"--name", "", "NAME", "the machine's name, which ps shows (default: the kernel's file name)", false,
-                     [](Config& config, std::string_view value) { return set_text(config.name, value); }},
+                    {"--name", "", "NAME", "the machine's name, which ps shows and other commands take (default: after the file it boots)", false,
+                     [](Config& config, std::string_view value) {
+                       config.name_is_given = true;
+                       return set_text(config.name, value);
+                     }},
                     {"--debug-console", "", "null|file:PATH", "bytes that the guest writes to the ports 0xE9 and 0x402 (default null)",
                      false, [](Config& config, std::string_view value) { return set_text(config.debug_console, value); }},
                     {"--profile", "", "FILE", "engine soft: a report of where the guest's time goes, written at the end", false,
