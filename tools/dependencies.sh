@@ -11,7 +11,7 @@ build_packages=(
     libzydis-dev                            # x86 decoder
     liburing-dev                            # disk I/O
     libnbd-dev                              # images on NBD servers
-    libpng-dev libvncserver-dev             # pictures of the screen, and viewers of it
+    libpng-dev libvncserver-dev libmicrohttpd-dev  # pictures of the screen, and viewers of it
     libslirp-dev                            # the user network
     libfmt-dev nlohmann-json3-dev libcli11-dev
     zlib1g-dev liblzma-dev libzstd-dev liblz4-dev  # kernels' compressed payloads
@@ -35,6 +35,7 @@ test_packages=(
     iproute2 util-linux                     # namespaces, tap interfaces
     stress-ng                               # verifies itself in guests
     grub-common grub-pc-bin xorriso mtools  # CDs that boot
+    novnc                                   # the viewer in a browser
     clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )

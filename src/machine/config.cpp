@@ -5,6 +5,8 @@
 #include <charconv>
 #include <optional>
 
+#include "display/keys.hpp"
+
 namespace lodge::machine {
 
 Result<> place_drives(Config& config) {
@@ -44,6 +46,16 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
   if (config.kind() != Kind::Direct && (!config.kernel.empty() || !config.initrd.empty() || !config.append.empty()))
     return fail(ErrorKind::Usage, "--kernel, --initrd and --append are the machine direct's: leave --machine out");
+  const std::string shown_by = config.display.substr(0, config.display.find('='));
+  if (config.display != "none" && shown_by != "vnc" && shown_by != "web")
+    return fail(ErrorKind::Usage, "unknown display '{}': use none, vnc[=ADDRESS] or web[=ADDRESS]", config.display);
+  if (config.display != "none" && (config.kind() == Kind::Direct || !config.vga))
+    return fail(ErrorKind::Usage, "--display {}: the machine has no graphics card: {}", config.display,
+                config.kind() == Kind::Direct ? "--machine direct has its console on the serial port" : "leave --vga none out");
+  if (config.display == "none" && !config.vnc_password_file.empty())
+    return fail(ErrorKind::Usage, "--vnc-password goes with --display vnc or web");
+  if (const auto layout = display::Layout::named(config.keymap); !layout)
+    return fail(ErrorKind::Usage, "--keymap: {}", layout.error().message);
   if (config.memory < kMinimumMemory)
     return fail(ErrorKind::Usage, "-m {} KiB is too little memory: a machine has at least {} MiB", config.memory >> 10,
                 kMinimumMemory / kMiB);

@@ -13,6 +13,7 @@
 
 #include "base/log.hpp"
 #include "console/cleanup.hpp"
+#include "display/vnc/server.hpp"
 #include "machine/firmware.hpp"
 #include "machine/input_file.hpp"
 #include "machine/machine.hpp"
@@ -143,6 +144,22 @@ Result<std::optional<monitor::NameClaim>> claim_name(const Config& config) {
   return std::optional(TRY(monitor::NameClaim::take(*folder, monitor::make_name(config.name), !config.name_is_given)));
 }
 
+// Null: nobody can look.
+Result<std::unique_ptr<display::vnc::Server>> open_display(const Config& config, Steering& steering) {
+  if (config.display == "none") return std::unique_ptr<display::vnc::Server>();
+  const size_t equals = config.display.find('=');
+  const bool web = config.display.substr(0, equals) == "web";
+  auto server = TRY(display::vnc::Server::start({.web = web,
+                                                 .address = equals == std::string::npos ? std::string() : config.display.substr(equals + 1),
+                                                 .password_file = config.vnc_password_file,
+                                                 .keymap = config.keymap,
+                                                 .title = steering.name() + " - Lodge"},
+                                                steering.seat()));
+  steering.set_display(server->where());
+  log::write(log::Level::Info, fmt::format("the screen of {} is at {}", steering.name(), server->where()));
+  return server;
+}
+
 }  // namespace
 
 ExitCode exit_code_of(const Error& error) {
@@ -182,6 +199,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
     remote = TRY(monitor::Server::create(claim->socket_path(), steering, *loop));
     steering.on_event([&](const char* event) { remote->announce(event); });
   }
+  const std::unique_ptr<display::vnc::Server> viewers = TRY(open_display(config, steering));
   const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop, steering));
   const Fd debug_console = TRY(open_debug_console(config.debug_console));
   const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { steering.quit(); }));

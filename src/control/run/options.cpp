@@ -94,6 +94,19 @@ constexpr auto
                     {"--console",
                      "", "LINE", "a virtio console, /dev/hvc0 in the guest, that leads where a serial port could (default: none)", false,
                      [](Config& config, std::string_view value) { return set_text(config.console, value); }},
+                    {"--display", "", "none|vnc|web[=HOST:PORT]",
+                     "who sees the machine's screen: nobody, VNC viewers (from port 5900 on) or browsers (from port 6080 on)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.display, value); }},
+                    {"--vnc-password", "", "FILE", "viewers must know the password in the file's first line", false,
+                     [](Config& config, std::string_view value) { return set_text(config.vnc_password_file, value); }},
+                    {"--keymap", "", "us|de|fr", "the guest's keyboard layout, for viewers that send characters (default us)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.keymap, value); }},
+                    {"--vga", "", "std|none", "the machine pc's graphics card (default std)", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       if (value != "std" && value != "none") return fail(ErrorKind::Usage, "unknown graphics card '{}': use std or none", value);
+                       config.vga = value == "std";
+                       return {};
+                     }},
                     {"--balloon", "", "on|off|SIZE",
                      "take back memory that the guest has no use for (on, the default), or leave it SIZE of its memory", false,
                      [](Config& config, std::string_view value) -> Result<> {
