@@ -53,11 +53,20 @@ void FwCfg::add_number16(uint16_t key, uint16_t value) { add(key, little(value))
 void FwCfg::add_number32(uint16_t key, uint32_t value) { add(key, little(value)); }
 
 Result<> FwCfg::add_file(std::string_view name, std::vector<uint8_t> bytes, bool writable) {
+  return add_item(name, {.bytes = std::move(bytes), .writable = writable});
+}
+
+Result<> FwCfg::add_made_file(std::string_view name, std::function<std::vector<uint8_t>()> make) {
+  std::vector<uint8_t> bytes = make();
+  return add_item(name, {.bytes = std::move(bytes), .make = std::move(make)});
+}
+
+Result<> FwCfg::add_item(std::string_view name, Item item) {
   MutexLock lock(mutex_);
   if (name.empty() || name.size() >= kNameBytes) return fail(ErrorKind::Internal, "fw_cfg: '{}' is no name for a file", name);
   if (files_.contains(name)) return fail(ErrorKind::Internal, "fw_cfg: there are two files '{}'", name);
   files_.emplace(name, next_file_);
-  items_[next_file_] = {.bytes = std::move(bytes), .writable = writable};
+  items_[next_file_] = std::move(item);
   ++next_file_;
   rebuild_directory();
   return {};
@@ -87,6 +96,7 @@ void FwCfg::select(uint16_t key) {
   const auto found = items_.find(key);
   selected_ = found == items_.end() ? nullptr : &found->second;
   position_ = 0;
+  if (selected_ && selected_->make) selected_->bytes = selected_->make();
 }
 
 uint8_t FwCfg::next_byte() {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -62,6 +63,9 @@ class FwCfg {
   // Names are paths such as "etc/e820", of at most 55 bytes, each once: ErrorKind::Internal otherwise. The guest may write into a
   // writable one, by DMA, and not past its end.
   [[nodiscard]] Result<> add_file(std::string_view name, std::vector<uint8_t> bytes, bool writable = false) LODGE_EXCLUDES(mutex_);
+  // A file whose bytes are made anew each time that the guest selects it: always as many as now. From a vCPU's thread; it must not use
+  // this object.
+  [[nodiscard]] Result<> add_made_file(std::string_view name, std::function<std::vector<uint8_t>()> make) LODGE_EXCLUDES(mutex_);
   // What the file holds now; empty if there is none of that name.
   [[nodiscard]] std::vector<uint8_t> file(std::string_view name) LODGE_EXCLUDES(mutex_);
 
@@ -69,6 +73,7 @@ class FwCfg {
   struct Item {
     std::vector<uint8_t> bytes;
     bool writable = false;
+    std::function<std::vector<uint8_t>()> make{};
   };
   struct Ports final : PortDevice {
     explicit Ports(FwCfg& c) : chip(c) {}
@@ -87,6 +92,7 @@ class FwCfg {
     uint64_t address;
   };
 
+  [[nodiscard]] Result<> add_item(std::string_view name, Item item) LODGE_EXCLUDES(mutex_);
   void select(uint16_t key) LODGE_REQUIRES(mutex_);
   [[nodiscard]] uint8_t next_byte() LODGE_REQUIRES(mutex_);
   void run_dma(uint64_t request) LODGE_REQUIRES(mutex_);

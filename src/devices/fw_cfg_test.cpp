@@ -68,6 +68,14 @@ TEST_F(FwCfgPorts, FilesStandInTheDirectoryByName) {
   EXPECT_TRUE(chip.add_file(std::string(55, 'x'), {}));
 }
 
+TEST_F(FwCfgPorts, MadeFilesAreMadeAnewWhenSelected) {
+  char next = 'a';
+  ASSERT_TRUE(chip.add_made_file("etc/made", [&] { return std::vector<uint8_t>(2, static_cast<uint8_t>(next++)); }));
+  EXPECT_EQ(read(0x20, 3), std::string("bb\0", 3)) << "a was for the directory";
+  EXPECT_EQ(read(0x20, 1), "c");
+  EXPECT_EQ(static_cast<char>(ports.read(0x511, 1)), 'c') << "reading on is of the same one";
+}
+
 TEST_F(FwCfgPorts, ReadsAndSkipsByDma) {
   chip.add(0x40, {'a', 'b', 'c', 'd', 'e'});
   memory.put_text(kBuffer, "........");

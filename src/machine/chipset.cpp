@@ -1,7 +1,7 @@
 #include "machine/chipset.hpp"
 
-#include "devices/chipset/hotplug_ports.hpp"
 #include "devices/chipset/i440fx.hpp"
+#include "devices/chipset/i440fx_board.hpp"
 #include "devices/chipset/piix3.hpp"
 #include "devices/chipset/piix4_pm.hpp"
 #include "machine/acpi/tables.hpp"
@@ -39,6 +39,7 @@ class DirectChipset final : public Chipset {
     return chipset;
   }
   HostBridge& pci() override { return *pci_; }
+  uint16_t power_base() override { return acpi::kPmBase; }
   Result<> start() override { return pci_->assign_resources(); }
 
  private:
@@ -48,6 +49,8 @@ class DirectChipset final : public Chipset {
 // Intel's 440FX with the PIIX3 and the PIIX4's power management: device 1, functions 0 and 3.
 class I440FxChipset final : public Chipset {
  public:
+  using Board = devices::chipset::I440FxBoard;
+
   explicit I440FxChipset(const Site& site)
       : host_(site.shadow_changed),
         isa_(isa_pins(site)),
@@ -55,7 +58,6 @@ class I440FxChipset final : public Chipset {
         power_(site.ports, site.acpi) {}
 
   static Result<std::unique_ptr<Chipset>> create(const Site& site) {
-    constexpr unsigned kIsa = 1, kIdeFunction = 1, kPowerFunction = 3;
     auto chipset = std::make_unique<I440FxChipset>(site);
     std::array<IrqPin, HostBridge::kPins> lines;
     for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
@@ -68,21 +70,19 @@ class I440FxChipset final : public Chipset {
                                             .ecam = {},
                                             .send_message = site.send_message,
                                             .lines = lines,
-                                            .line_of = &line_of,
+                                            .line_of = &Board::line_of,
                                             .bridge = &chipset->host_}));
-    TRY(chipset->hotplug_.attach(site.ports));
-    TRY(chipset->pci_->plug(chipset->isa_, kIsa));
-    TRY(chipset->pci_->plug(chipset->ide_, kIsa, kIdeFunction));
-    TRY(chipset->pci_->plug(chipset->power_, kIsa, kPowerFunction));
+    TRY(chipset->pci_->plug(chipset->isa_, Board::kIsaDevice));
+    TRY(chipset->pci_->plug(chipset->ide_, Board::kIsaDevice, Board::kIdeFunction));
+    TRY(chipset->pci_->plug(chipset->power_, Board::kIsaDevice, Board::kPowerFunction));
     return chipset;
   }
   HostBridge& pci() override { return *pci_; }
   devices::ata::PiixIde* ide() override { return &ide_; }
+  uint16_t power_base() override { return power_.base(); }
   Result<> start() override { return {}; }  // firmware does what is to be done
 
  private:
-  // Device 1, pin A leads to PIRQA, as firmware expects it of this board.
-  static unsigned line_of(unsigned device, unsigned pin) { return (device + pin + 2) % HostBridge::kPins; }
   static std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> isa_pins(const Site& site) {
     std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> pins;
     for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(i);
@@ -93,7 +93,6 @@ class I440FxChipset final : public Chipset {
   devices::chipset::Piix3 isa_;
   devices::ata::PiixIde ide_;
   devices::chipset::Piix4Pm power_;
-  devices::chipset::HotplugPorts hotplug_;
   std::unique_ptr<HostBridge> pci_;
 };
 
@@ -108,8 +107,7 @@ PciPlaces pci_places(Kind kind) {
 }
 
 devices::AcpiPm::Layout acpi_layout(Kind kind) {
-  constexpr devices::AcpiPm::Layout kPiix4{.gpe0_block = 0x0c, .soft_off_sleep = 0};  // GPSTS and SUS_TYP (7.2)
-  return kind == Kind::Direct ? acpi::kPmLayout : kPiix4;
+  return kind == Kind::Direct ? acpi::kPmLayout : devices::chipset::I440FxBoard::kPowerLayout;
 }
 
 Result<std::unique_ptr<Chipset>> Chipset::create(Kind kind, const Site& site) {

@@ -46,6 +46,7 @@ class Chipset {
   [[nodiscard]] virtual devices::pci::HostBridge& pci() = 0;
   // The IDE controller; null: the machine has none.
   [[nodiscard]] virtual devices::ata::PiixIde* ide() { return nullptr; }
+  [[nodiscard]] virtual uint16_t power_base() = 0;  // port of the power management registers; any thread
   // All functions are plugged in; what follows is power-on.
   [[nodiscard]] virtual Result<> start() = 0;
 };

@@ -9,6 +9,7 @@
 #include "devices/ata/hard_disk.hpp"
 #include "devices/ata/optical_drive.hpp"
 #include "devices/virtio/entropy/entropy.hpp"
+#include "machine/acpi/loader.hpp"
 #include "machine/acpi/tables.hpp"
 #include "machine/boot_state.hpp"
 #include "machine/cpuid.hpp"
@@ -148,6 +149,10 @@ Result<> Machine::build() {
                         .reset = [this] { end(Outcome::Reset); },
                         .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); }}));
   if (fw_cfg_) {
+    const auto hardware = [this] {
+      return acpi::FixedHardware{.base = pc_->power_base(), .layout = acpi_layout(parts_.config.kind()), .vga = parts_.config.vga};
+    };
+    TRY(acpi::offer_tables(*fw_cfg_, parts_.config.vcpus, map_, hardware));
     TRY(pc_->ports().attach(devices::FwCfg::kPorts, devices::FwCfg::kPortBytes, fw_cfg_->ports(), "fw_cfg"));
     TRY(pc_->ports().attach(devices::FwCfg::kDmaPorts, devices::FwCfg::kDmaPortBytes, fw_cfg_->dma_ports(), "fw_cfg DMA"));
     TRY(pc_->mmio().attach(FirmwareMemory::kBase, FirmwareMemory::kEnd - FirmwareMemory::kBase, *firmware_memory_, "ROM and shadow"));

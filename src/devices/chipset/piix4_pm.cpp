@@ -33,8 +33,9 @@ Piix4Pm::Piix4Pm(PortBus& ports, PortDevice& block)
 
 void Piix4Pm::config_written(unsigned offset, unsigned size) {
   if (!pci::overlaps(offset, size, kPmBase, 4) && !pci::overlaps(offset, size, kPmMiscellaneous, 1)) return;
+  base_ = static_cast<uint16_t>(config().read(kPmBase, 4) & kPmBaseBits);
   if (config().read(kPmMiscellaneous, 1) & kPmIoEnable)
-    block_.move(static_cast<uint16_t>(config().read(kPmBase, 4) & kPmBaseBits));
+    block_.move(base_);
   else
     block_.move({});
 }

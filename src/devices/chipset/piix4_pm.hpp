@@ -6,6 +6,8 @@
 // Threads: those of configuration space.
 #pragma once
 
+#include <atomic>
+
 #include "devices/chipset/port_block.hpp"
 #include "devices/pci/function.hpp"
 
@@ -19,6 +21,8 @@ class Piix4Pm final : public pci::Function {
   // `block`: the registers, kBlockBytes of them.
   Piix4Pm(PortBus& ports, PortDevice& block);
 
+  [[nodiscard]] uint16_t base() const { return base_; }  // of the registers, whether or not they answer; any thread
+
  protected:
   uint64_t bar_read(unsigned, uint64_t, unsigned) override { return ~uint64_t{0}; }
   void bar_write(unsigned, uint64_t, unsigned, uint64_t) override {}
@@ -26,6 +30,7 @@ class Piix4Pm final : public pci::Function {
 
  private:
   PortBlock block_;
+  std::atomic<uint16_t> base_ = 0;
 };
 
 }  // namespace lodge::devices::chipset

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "devices/chipset/hotplug_ports.hpp"
-
 namespace lodge::devices::chipset {
 namespace {
 
@@ -40,14 +38,6 @@ TEST_F(Power, APlaceThatIsTakenStaysTaken) {
   EXPECT_EQ(ports.read(0x608, 1), 0u);
   chip.reset();
   EXPECT_EQ(ports.read(0x608, 1), 0u);
-}
-
-TEST_F(Power, NothingIsEverPluggedInOrOut) {
-  HotplugPorts hotplug;
-  ASSERT_TRUE(hotplug.attach(ports));
-  for (const uint64_t port : {0xae00, 0xae04, 0xae0c, 0xaf00, 0xafe0}) EXPECT_EQ(ports.read(port, 4), 0u) << port;
-  ports.write(0xafe2, 2, 0xffff);
-  EXPECT_EQ(ports.read(0xafe0, 2), 0u);
 }
 
 TEST_F(Power, SaysThatSystemManagementIsSetUp) { EXPECT_EQ(chip->read_config(0x5b, 1), 2u); }

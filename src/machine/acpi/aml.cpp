@@ -8,7 +8,9 @@ namespace {
 
 constexpr uint8_t kZeroOp = 0x00, kOneOp = 0x01, kNameOp = 0x08, kBytePrefix = 0x0a, kWordPrefix = 0x0b, kDWordPrefix = 0x0c,
                   kStringPrefix = 0x0d, kQWordPrefix = 0x0e, kScopeOp = 0x10, kBufferOp = 0x11, kPackageOp = 0x12, kDualNamePrefix = 0x2e,
-                  kMultiNamePrefix = 0x2f, kExtOpPrefix = 0x5b, kDeviceOp = 0x82;
+                  kMultiNamePrefix = 0x2f, kExtOpPrefix = 0x5b, kDeviceOp = 0x82, kMethodOp = 0x14, kArg0Op = 0x68, kStoreOp = 0x70,
+                  kAndOp = 0x7b, kOrOp = 0x7d, kCreateDWordFieldOp = 0x8a, kIfOp = 0xa0, kReturnOp = 0xa4, kRegionOp = 0x80,
+                  kFieldOp = 0x81;
 
 // End tag (6.4.2.9); a checksum of 0 says that the template is not summed.
 const Aml kEndTag{0x79, 0x00};
@@ -119,6 +121,36 @@ Aml device(std::string_view path, const Aml& content) {
   return with_length({kExtOpPrefix, kDeviceOp}, sequence(name_string(path), content));
 }
 
+Aml region(std::string_view path, Space space, uint64_t offset, uint64_t length) {
+  return sequence(Aml{kExtOpPrefix, kRegionOp}, name_string(path), Aml{static_cast<uint8_t>(space)}, integer(offset), integer(length));
+}
+
+Aml byte_fields(std::string_view region, std::initializer_list<std::string_view> names) {
+  constexpr uint8_t kByteAccess = 1, kBits = 8;  // no lock; what is beside a field is preserved
+  Aml content = sequence(name_string(region), Aml{kByteAccess});
+  for (const std::string_view field : names) {
+    append_segment(content, field);
+    content.push_back(kBits);
+  }
+  return with_length({kExtOpPrefix, kFieldOp}, content);
+}
+
+Aml method(std::string_view path, unsigned arguments, const Aml& body) {
+  constexpr unsigned kSerialized = 8;
+  return with_length({kMethodOp}, sequence(name_string(path), Aml{static_cast<uint8_t>(arguments | kSerialized)}, body));
+}
+
+Aml returns(const Aml& value) { return sequence(Aml{kReturnOp}, value); }
+Aml store(const Aml& value, const Aml& target) { return sequence(Aml{kStoreOp}, value, target); }
+// The third operand, where the result goes too, is left out by a null name.
+Aml bit_and(const Aml& a, const Aml& b) { return sequence(Aml{kAndOp}, a, b, Aml{kZeroOp}); }
+Aml bit_or(const Aml& a, const Aml& b) { return sequence(Aml{kOrOp}, a, b, Aml{kZeroOp}); }
+Aml if_true(const Aml& condition, const Aml& then) { return with_length({kIfOp}, sequence(condition, then)); }
+Aml dword_in_buffer(const Aml& buffer, unsigned byte, std::string_view path) {
+  return sequence(Aml{kCreateDWordFieldOp}, buffer, integer(byte), name_string(path));
+}
+Aml argument(unsigned number) { return {static_cast<uint8_t>(kArg0Op + number)}; }
+
 Aml io_ports(uint16_t base, uint8_t length) {
   Aml out{0x47, 0x01};  // I/O port descriptor (6.4.2.5), 16-bit decode
   append_little(out, base, 2);
@@ -131,6 +163,16 @@ Aml io_ports(uint16_t base, uint8_t length) {
 Aml irq(unsigned line) {
   Aml out{0x22};  // IRQ descriptor (6.4.2.1) without flags: edge, active high, exclusive
   append_little(out, uint64_t{1} << line, 2);
+  return out;
+}
+
+Aml level_interrupt(std::initializer_list<uint32_t> lines) {
+  constexpr uint8_t kConsumerLevelHighShared = 0b1001;
+  Aml out{0x89};
+  append_little(out, 2 + 4 * lines.size(), 2);
+  out.push_back(kConsumerLevelHighShared);
+  out.push_back(static_cast<uint8_t>(lines.size()));
+  for (const uint32_t line : lines) append_little(out, line, 4);
   return out;
 }
 
@@ -156,7 +198,7 @@ Aml address_space(uint8_t tag, unsigned bytes, uint8_t type, uint8_t type_flags,
   return out;
 }
 
-constexpr uint8_t kWord = 0x88, kDWord = 0x87;
+constexpr uint8_t kWord = 0x88, kDWord = 0x87, kQWord = 0x8a;
 constexpr uint8_t kMemory = 0, kIo = 1, kBusNumbers = 2;
 
 }  // namespace
@@ -168,9 +210,10 @@ Aml port_window(uint16_t base, uint32_t length) {
   return address_space(kWord, 2, kIo, kEntireRange, base, base + length - 1);
 }
 
-Aml memory_window(uint32_t base, uint32_t length) {
+Aml memory_window(uint64_t base, uint64_t length) {
   constexpr uint8_t kReadWrite = 1;
-  return address_space(kDWord, 4, kMemory, kReadWrite, base, uint64_t{base} + length - 1);
+  const bool wide = base + length > uint64_t{1} << 32;
+  return address_space(wide ? kQWord : kDWord, wide ? 8 : 4, kMemory, kReadWrite, base, base + length - 1);
 }
 
 Aml resources(const Aml& descriptors) { return buffer(sequence(descriptors, kEndTag)); }

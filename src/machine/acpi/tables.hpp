@@ -1,7 +1,8 @@
-// The ACPI tables of the PC (ACPI 6.5, chapter 5).
+// The ACPI tables of the PC (ACPI 6.5, chapter 5), and where the direct machine, which has no firmware, finds them.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/error.hpp"
@@ -17,10 +18,18 @@ constexpr uint8_t kSciIrq = 9;
 constexpr uint16_t kPciPorts = 0xc000;  // to the end: what PCI devices can have
 constexpr uint8_t kFirstPciIrq = 16;    // IOAPIC inputs of the four PCI lines
 
-[[nodiscard]] std::vector<uint8_t> build_dsdt(uint32_t vcpus);
+// Where the fixed hardware is, as far as machines differ; the direct machine's by default.
+struct FixedHardware {
+  uint16_t base = kPmBase;
+  devices::AcpiPm::Layout layout = kPmLayout;
+  bool vga = false;
+};
+
 [[nodiscard]] std::vector<uint8_t> build_mcfg();
-[[nodiscard]] std::vector<uint8_t> build_madt(uint32_t vcpus);
-[[nodiscard]] std::vector<uint8_t> build_fadt(uint64_t dsdt, uint64_t facs);
+// `level_lines`: ISA interrupts that are level-triggered and active high.
+[[nodiscard]] std::vector<uint8_t> build_madt(uint32_t vcpus, std::span<const uint8_t> level_lines);
+[[nodiscard]] std::vector<uint8_t> build_fadt(const FixedHardware& hardware, uint64_t dsdt, uint64_t facs);
+[[nodiscard]] std::vector<uint8_t> build_facs();
 
 // Writes RSDP, XSDT and the tables into the ROM area and the FACS into the EBDA. The address of the RSDP.
 [[nodiscard]] Result<uint64_t> place_tables(memory::GuestMemory& memory, uint32_t vcpus);
