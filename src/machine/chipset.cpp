@@ -11,7 +11,6 @@ namespace lodge::machine {
 namespace {
 
 constexpr uint32_t kIdePrimary = 14, kIdeSecondary = 15;
-constexpr uint64_t kPhysicalEnd = uint64_t{1} << 46;  // of addresses that firmware may give to PCI devices
 
 using devices::IrqPin;
 using devices::pci::HostBridge;
@@ -66,7 +65,7 @@ class I440FxChipset final : public Chipset {
                                             .beside_config_address = site.beside_pci,
                                             .io = {0, 0x10000},
                                             .memory32 = {site.map.low_end, kIoapic - site.map.low_end},
-                                            .memory64 = {site.map.end_above_4g(), kPhysicalEnd - site.map.end_above_4g()},
+                                            .memory64 = {site.map.end_above_4g(), kHighWindowBytes},
                                             .ecam = {},
                                             .send_message = site.send_message,
                                             .lines = lines,

@@ -9,6 +9,18 @@
 
 namespace lodge::machine {
 
+std::string Config::uefi_vars_path() const {
+  if (uefi_vars == "none") return {};
+  if (!uefi_vars.empty()) return uefi_vars;
+  // They belong to what is installed on the disk, and go where it goes: not when it is changed for this run only.
+  for (const DriveConfig& drive : drives) {
+    if (drive.optical || drive.disk.read_only) continue;
+    const bool plain_file = drive.file.find("://") == std::string::npos && !drive.file.starts_with("/dev/");
+    return plain_file && !drive.image.snapshot ? drive.file + ".uefi-vars" : std::string();
+  }
+  return {};
+}
+
 Result<> place_drives(Config& config) {
   constexpr unsigned kIdePlaces = 4;
   // A disk is the first channel's first if it can; a CD the second channel's, where systems of old look for it.
@@ -46,6 +58,7 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
   if (config.kind() != Kind::Direct && (!config.kernel.empty() || !config.initrd.empty() || !config.append.empty()))
     return fail(ErrorKind::Usage, "--kernel, --initrd and --append are the machine direct's: leave --machine out");
+  if (!config.uefi_vars.empty() && config.firmware != "uefi") return fail(ErrorKind::Usage, "--uefi-vars goes with --firmware uefi");
   const std::string shown_by = config.display.substr(0, config.display.find('='));
   if (config.display != "none" && shown_by != "vnc" && shown_by != "web")
     return fail(ErrorKind::Usage, "unknown display '{}': use none, vnc[=ADDRESS] or web[=ADDRESS]", config.display);

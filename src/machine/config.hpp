@@ -28,7 +28,8 @@ struct Config {
   std::string name;                 // shown by ps as "lodge NAME"
   bool name_is_given = false;       // by the person: it may not be another one
   std::optional<Kind> machine;      // nothing: as kind() has it
-  std::string firmware = "bios";    // of kinds that have it: "bios" or a path
+  std::string firmware = "bios";    // of kinds that have it: "bios", "uefi" or a path
+  std::string uefi_vars;            // file for the variables of "uefi"; empty: beside the first disk; "none": no file
   std::string kernel;               // path: bzImage or ELF vmlinux
   std::string initrd;               // path, or empty
   std::string append;               // the guest kernel's command line
@@ -61,6 +62,8 @@ struct Config {
   uint64_t state_trace_every = 1'000'000, state_trace_from = 0;  // instructions
   bool virtual_clock = false;                                    // soft engine only: time is a function of the instructions executed
 
+  // The file that the variables are kept in; empty: none.
+  [[nodiscard]] std::string uefi_vars_path() const;
   [[nodiscard]] Kind kind() const { return machine.value_or(kernel.empty() ? Kind::Pc : Kind::Direct); }
 };
 

@@ -72,7 +72,12 @@ bool is_intel(std::span<const Entry> entries) {
 
 }  // namespace
 
-std::vector<Entry> guest_cpuid(std::span<const Entry> supported, uint32_t vcpu, uint32_t vcpus) {
+uint32_t physical_bits(const MemoryMap& map) {
+  constexpr uint32_t kUsual = 40;
+  return std::max(kUsual, static_cast<uint32_t>(std::bit_width(map.end_above_4g() + kHighWindowBytes - 1)));
+}
+
+std::vector<Entry> guest_cpuid(std::span<const Entry> supported, uint32_t vcpu, uint32_t vcpus, uint32_t physical_bits) {
   std::vector<Entry> entries;
   bool has_0xb = false, has_0x1f = false;
   const bool intel = is_intel(supported);
@@ -84,6 +89,7 @@ std::vector<Entry> guest_cpuid(std::span<const Entry> supported, uint32_t vcpu, 
       case 0xb: has_0xb = true; continue;
       case 0x1f: has_0x1f = true; continue;
       case 0x80000008:
+        entry.eax = with_bits(entry.eax, 7, 0, std::min(entry.eax & 0xff, physical_bits));
         if (!intel) fix_size_identifiers(entry, vcpus);
         break;
       case 0x8000001e: fix_amd_topology(entry, vcpu); break;

@@ -65,6 +65,15 @@ TEST(Cpuid, LeavesThatTheEngineLacksAreNotInvented) {
   for (const Entry& entry : guest_cpuid(supported, 0, 2)) EXPECT_TRUE(entry.function != 0xb && entry.function != 0x1f);
 }
 
+TEST(Cpuid, PhysicalAddressesAreAsLongAsNeeded) {
+  const std::vector<Entry> supported{{.function = 0x80000008, .eax = 0x302e}};
+  EXPECT_EQ(find(guest_cpuid(supported, 0, 1), 0x80000008).eax, 0x302eu);
+  EXPECT_EQ(find(guest_cpuid(supported, 0, 1, 40), 0x80000008).eax, 0x3028u);
+  EXPECT_EQ(find(guest_cpuid(supported, 0, 1, 48), 0x80000008).eax, 0x302eu) << "never more than the engine's";
+  EXPECT_EQ(physical_bits(MemoryMap(uint64_t{1} << 30)), 40u);
+  EXPECT_EQ(physical_bits(MemoryMap(uint64_t{1} << 40)), 41u);
+}
+
 TEST(Cpuid, KvmLeavesStayAsTheyAre) { EXPECT_EQ(find(guest_cpuid(intel(), 1, 2), 0x40000001).eax, 0x01007efbu); }
 
 TEST(Cpuid, AmdCountsAndIdentifiers) {

@@ -12,11 +12,20 @@ namespace lodge::machine {
 
 namespace {
 
-constexpr size_t kUnit = 64 << 10, kLeast = 2 * kUnit, kMost = 16 << 20;
+constexpr size_t kUnit = 4 << 10, kLeast = 128 << 10, kMost = 16 << 20;
 
 // Where distributions put SeaBIOS: Debian's package first.
 constexpr std::array<const char*, 4> kBiosFiles{"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin",
                                                 "/usr/share/seabios/bios.bin", "/usr/share/qemu/bios.bin"};
+
+// OVMF in two parts: what it is, and the template of its variables. The 4 MiB ones are those that distributions go on with.
+struct UefiFiles {
+  const char *code, *variables;
+};
+constexpr std::array<UefiFiles, 4> kUefiFiles{{{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+                                               {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+                                               {"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"},
+                                               {"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"}}};
 
 constexpr std::array<const char*, 2> kVgaRoms{"/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/vgabios-stdvga.bin"};
 
@@ -36,7 +45,7 @@ Result<std::vector<uint8_t>> read_vga_rom() {
 
 Result<> check_firmware(std::span<const uint8_t> bytes, std::string_view path) {
   if (bytes.size() % kUnit != 0 || bytes.size() < kLeast || bytes.size() > kMost)
-    return fail(ErrorKind::Usage, "firmware {}: it has {} bytes; a PC's is a whole number of 64 KiB, from 128 KiB to 16 MiB", path,
+    return fail(ErrorKind::Usage, "firmware {}: it has {} bytes; a PC's is a whole number of 4 KiB, from 128 KiB to 16 MiB", path,
                 bytes.size());
   // The processor begins 16 bytes before the end: nothing but zeros or erased flash there is no code.
   const auto vector = bytes.last(16);
@@ -52,6 +61,14 @@ Result<Firmware> Firmware::open(const std::string& name) {
     const char* found = find(kBiosFiles);
     if (!found) return fail(ErrorKind::NotFound, "--firmware bios: there is no SeaBIOS ({}): install the package seabios", kBiosFiles[0]);
     firmware.path_ = found;
+  }
+  if (name == "uefi") {
+    const auto found = std::ranges::find_if(
+        kUefiFiles, [](const UefiFiles& files) { return access(files.code, F_OK) == 0 && access(files.variables, F_OK) == 0; });
+    if (found == kUefiFiles.end())
+      return fail(ErrorKind::NotFound, "--firmware uefi: there is no OVMF ({}): install the package ovmf", kUefiFiles[0].code);
+    firmware.path_ = found->code;
+    firmware.variables_ = TRY(read_file(found->variables, "firmware"));
   }
   firmware.bytes_ = TRY(read_file(firmware.path_, "firmware"));
   TRY(check_firmware(firmware.bytes_, firmware.path_));

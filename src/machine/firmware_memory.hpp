@@ -24,7 +24,7 @@ class FirmwareMemory final : public devices::MmioDevice {
   static constexpr uint64_t kBase = 0xc0000, kEnd = 0x100000;
   static constexpr uint64_t kLowCopyBytes = 128 << 10;
 
-  // `rom`: a whole number of 64 KiB, at least 128 KiB, page-aligned; it outlives this object, as `memory` does, which holds
+  // `rom`: a whole number of pages, at least 128 KiB; it outlives this object, as `memory` does, which holds
   // [kBase, kEnd). Slots `first_slot` and on are this object's.
   FirmwareMemory(engine::Vm& vm, memory::GuestMemory& memory, std::span<std::byte> rom, uint32_t first_slot)
       : vm_(vm), memory_(memory), rom_(rom), first_slot_(first_slot) {}

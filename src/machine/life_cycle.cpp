@@ -177,12 +177,14 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   TRY(check_host_memory(config.memory, read_text("/proc/meminfo"), read_text("/proc/sys/vm/overcommit_memory")));
   std::optional<Kernel> kernel;
   std::optional<Firmware> firmware;
+  std::unique_ptr<VariableStore> variables;
   std::vector<uint8_t> vga_rom;
   if (config.kind() == Kind::Direct) {
     std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
     kernel = TRY(Kernel::create(std::move(file), config.kernel, config.unpack_natively));
   } else {
     firmware = TRY(Firmware::open(config.firmware));
+    if (!firmware->variables().empty()) variables = TRY(VariableStore::open(config.uefi_vars_path(), firmware->variables()));
     if (config.vga) vga_rom = TRY(read_vga_rom());
   }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
@@ -208,6 +210,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .config = config,
                                                 .kernel = kernel ? &*kernel : nullptr,
                                                 .firmware = firmware ? &*firmware : nullptr,
+                                                .variables = variables.get(),
                                                 .vga_rom = vga_rom,
                                                 .initrd = initrd,
                                                 .loop = *loop,

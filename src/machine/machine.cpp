@@ -21,6 +21,9 @@ namespace lodge::machine {
 
 namespace {
 
+// Slots behind those of main memory.
+constexpr uint32_t kVideoSlot = FirmwareMemory::kSlots, kVariablesSlot = kVideoSlot + 1;
+
 constexpr unsigned kParkedSamples = 3;  // this many looks at a sleeping machine make it stuck for good
 constexpr uint64_t kFlagInterrupt = 1 << 9;
 
@@ -78,7 +81,28 @@ Result<> Machine::load_firmware() {
 Result<> Machine::start_firmware() {
   const memory::GuestMemory::Region& rom = rom_->regions()[0];
   firmware_memory_ = std::make_unique<FirmwareMemory>(*vm_, *memory_, std::span(rom.host, rom.size), slots_);
-  return firmware_memory_->start();
+  TRY(firmware_memory_->start());
+  if (!parts_.variables) return {};
+  flash_ = std::make_unique<devices::flash::ParallelFlash>(
+      parts_.variables->bytes(),
+      devices::flash::ParallelFlash::Board{
+          .show_array = [this](bool shown) { show_variables(shown); },
+          .changed = [store = parts_.variables](uint64_t offset, uint64_t length) { store->save(offset, length); }});
+  show_variables(true);
+  return {};
+}
+
+// Right below the firmware's code, as OVMF is linked.
+uint64_t Machine::variables_base() const { return kAbove4G - rom_->size() - parts_.variables->bytes().size(); }
+
+void Machine::show_variables(bool shown) {
+  const std::span<uint8_t> bytes = parts_.variables->bytes();
+  const auto done = vm_->set_user_memory_region({.slot = slots_ + kVariablesSlot,
+                                                 .flags = KVM_MEM_READONLY,
+                                                 .guest_phys_addr = variables_base(),
+                                                 .memory_size = shown ? bytes.size() : 0,
+                                                 .userspace_addr = reinterpret_cast<uint64_t>(bytes.data())});
+  if (!done) log::error("UEFI variables: {}", done.error().message);
 }
 
 Result<> Machine::load_memory() {
@@ -116,10 +140,11 @@ Result<> Machine::create_slots() {
 
 Result<> Machine::create_processors() {
   const std::vector<kvm_cpuid_entry2> supported = TRY(parts_.system.get_supported_cpuid());
+  const uint32_t bits = parts_.config.kind() == Kind::Direct ? 64 : physical_bits(map_);
   for (uint32_t i = 0; i < parts_.config.vcpus; ++i) {
     auto processor = std::make_unique<Processor>();
     processor->vcpu = TRY(vm_->create_vcpu(i));
-    TRY(processor->vcpu->set_cpuid2(guest_cpuid(supported, i, parts_.config.vcpus)));
+    TRY(processor->vcpu->set_cpuid2(guest_cpuid(supported, i, parts_.config.vcpus, bits)));
     if (parts_.config.kind() == Kind::Direct) TRY(set_firmware_state(*processor->vcpu, i == 0));
     processors_.push_back(std::move(processor));
   }
@@ -148,17 +173,20 @@ Result<> Machine::build() {
                         .power_off = [this] { end(Outcome::PowerOff); },
                         .reset = [this] { end(Outcome::Reset); },
                         .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); }}));
-  if (fw_cfg_) {
-    const auto hardware = [this] {
-      return acpi::FixedHardware{.base = pc_->power_base(), .layout = acpi_layout(parts_.config.kind()), .vga = parts_.config.vga};
-    };
-    TRY(acpi::offer_tables(*fw_cfg_, parts_.config.vcpus, map_, hardware));
-    TRY(pc_->ports().attach(devices::FwCfg::kPorts, devices::FwCfg::kPortBytes, fw_cfg_->ports(), "fw_cfg"));
-    TRY(pc_->ports().attach(devices::FwCfg::kDmaPorts, devices::FwCfg::kDmaPortBytes, fw_cfg_->dma_ports(), "fw_cfg DMA"));
-    TRY(pc_->mmio().attach(FirmwareMemory::kBase, FirmwareMemory::kEnd - FirmwareMemory::kBase, *firmware_memory_, "ROM and shadow"));
-  }
+  if (fw_cfg_) TRY(attach_firmware());
   TRY(create_devices());
   return pc_->start();
+}
+
+Result<> Machine::attach_firmware() {
+  const auto hardware = [this] {
+    return acpi::FixedHardware{.base = pc_->power_base(), .layout = acpi_layout(parts_.config.kind()), .vga = parts_.config.vga};
+  };
+  TRY(acpi::offer_tables(*fw_cfg_, parts_.config.vcpus, map_, hardware));
+  TRY(pc_->ports().attach(devices::FwCfg::kPorts, devices::FwCfg::kPortBytes, fw_cfg_->ports(), "fw_cfg"));
+  TRY(pc_->ports().attach(devices::FwCfg::kDmaPorts, devices::FwCfg::kDmaPortBytes, fw_cfg_->dma_ports(), "fw_cfg DMA"));
+  TRY(pc_->mmio().attach(FirmwareMemory::kBase, FirmwareMemory::kEnd - FirmwareMemory::kBase, *firmware_memory_, "ROM and shadow"));
+  return flash_ ? pc_->mmio().attach(variables_base(), parts_.variables->bytes().size(), *flash_, "UEFI variables") : Result<>();
 }
 
 Result<> Machine::create_devices() {
@@ -204,7 +232,7 @@ Result<> Machine::create_devices() {
 Result<> Machine::create_graphics() {
   const Config& config = parts_.config;
   if (config.kind() != Kind::Direct && config.vga) {
-    video_memory_ = TRY(VideoMemory::create(*vm_, slots_ + FirmwareMemory::kSlots));
+    video_memory_ = TRY(VideoMemory::create(*vm_, slots_ + kVideoSlot));
     graphics_ = std::make_unique<devices::vga::Card>(*video_memory_, parts_.vga_rom, *clock_);
     TRY(graphics_->attach(pc_->ports(), pc_->mmio()));
     TRY(pc_->plug(*graphics_, pci_places(config.kind()).display));

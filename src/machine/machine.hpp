@@ -16,6 +16,7 @@
 #include "base/event_loop.hpp"
 #include "base/mutex.hpp"
 #include "console/backend.hpp"
+#include "devices/flash/parallel_flash.hpp"
 #include "devices/fw_cfg.hpp"
 #include "devices/virtio/balloon/balloon.hpp"
 #include "devices/virtio/console/console.hpp"
@@ -28,6 +29,7 @@
 #include "machine/kernel.hpp"
 #include "machine/pc.hpp"
 #include "machine/peripherals.hpp"
+#include "machine/variable_store.hpp"
 #include "machine/video_memory.hpp"
 
 namespace lodge::machine {
@@ -49,6 +51,7 @@ class Machine {
     const Config& config;
     const Kernel* kernel = nullptr;      // of Kind::Direct
     const Firmware* firmware = nullptr;  // of the other kinds
+    VariableStore* variables = nullptr;  // of firmware that has them
     std::span<const uint8_t> vga_rom{};  // of the graphics card
     std::span<const uint8_t> initrd{};
     EventLoop& loop;
@@ -91,6 +94,9 @@ class Machine {
   [[nodiscard]] Result<> load_memory();
   [[nodiscard]] Result<> load_firmware();
   [[nodiscard]] Result<> start_firmware();
+  [[nodiscard]] Result<> attach_firmware();
+  void show_variables(bool shown);
+  [[nodiscard]] uint64_t variables_base() const;
   [[nodiscard]] Result<> create_slots();
   [[nodiscard]] Result<> create_processors();
   [[nodiscard]] Result<> create_devices();
@@ -114,6 +120,7 @@ class Machine {
   std::unique_ptr<engine::Vm> vm_;
   uint32_t slots_ = 0;
   std::unique_ptr<FirmwareMemory> firmware_memory_;
+  std::unique_ptr<devices::flash::ParallelFlash> flash_;  // null: no variables
   std::unique_ptr<devices::FwCfg> fw_cfg_;
   std::unique_ptr<Clock> clock_;               // the chips'
   std::unique_ptr<VideoMemory> video_memory_;  // null: no graphics card

@@ -25,6 +25,8 @@ constexpr uint64_t kHole = uint64_t{3} << 30;
 constexpr uint64_t kAbove4G = uint64_t{4} << 30;
 constexpr uint64_t kPciMemory = kHole, kPciMemoryBytes = uint64_t{512} << 20;
 constexpr uint64_t kPciConfiguration = kPciMemory + kPciMemoryBytes, kPciConfigurationBytes = uint64_t{1} << 20;
+// Where firmware may put 64-bit BARs, from the end of RAM on.
+constexpr uint64_t kHighWindowBytes = uint64_t{1} << 36;
 constexpr uint64_t kIoapic = 0xfec00000, kLocalApic = 0xfee00000;
 
 struct MemoryMap {

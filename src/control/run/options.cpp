@@ -38,8 +38,11 @@ constexpr auto
                        config.machine = value == "direct" ? machine::Kind::Direct : machine::Kind::Pc;
                        return {};
                      }},
-                    {"--firmware", "", "bios|FILE", "what the machine pc starts with: SeaBIOS (bios, the default) or an image", false,
+                    {"--firmware", "", "bios|uefi|FILE", "what the machine pc starts with: SeaBIOS (bios, the default), OVMF (uefi) or an image", false,
                      [](Config& config, std::string_view value) { return set_text(config.firmware, value); }},
+                    {"--uefi-vars", "", "FILE|none",
+                     "where UEFI firmware keeps its variables (default: beside the first disk, as DISK.uefi-vars)", false,
+                     [](Config& config, std::string_view value) { return set_text(config.uefi_vars, value); }},
                     {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry", false,
                      [](Config& config, std::string_view value) { return set_text(config.kernel, value); }},
                     {"--initrd", "", "FILE", "the initial RAM disk", false,

@@ -102,10 +102,10 @@ Aml i440fx_bus(const MemoryMap& map) {
   // Ports but those of configuration; the display's memory; what lies between RAM and the IOAPIC, and above all RAM, where firmware may
   // put 64-bit BARs.
   constexpr uint32_t kAfterConfig = HostBridge::kConfigAddress + 8;
-  constexpr uint64_t kDisplay = 0xa0000, kDisplayBytes = 0x20000, kHighBytes = uint64_t{1} << 36;
+  constexpr uint64_t kDisplay = 0xa0000, kDisplayBytes = 0x20000;
   const Aml windows = sequence(bus_numbers(0, 0xff), io_ports(HostBridge::kConfigAddress, 8), port_window(0, HostBridge::kConfigAddress),
                                port_window(kAfterConfig, 0x10000 - kAfterConfig), memory_window(kDisplay, kDisplayBytes),
-                               memory_window(map.low_end, kIoapic - map.low_end), memory_window(map.end_above_4g(), kHighBytes));
+                               memory_window(map.low_end, kIoapic - map.low_end), memory_window(map.end_above_4g(), kHighWindowBytes));
   Aml links;
   for (unsigned i = 0; i < kLinks.size(); ++i) links = sequence(links, interrupt_link(i));
   return device("PCI0", sequence(name("_HID", eisa_id("PNP0A03")), name("_UID", integer(0)), name("_ADR", integer(0)),
