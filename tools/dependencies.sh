@@ -34,8 +34,9 @@ test_packages=(
     qemu-utils                              # qemu-img: images both ways
     iproute2 util-linux                     # namespaces, tap interfaces
     stress-ng                               # verifies itself in guests
-    grub-common grub-pc-bin xorriso mtools  # CDs that boot
-    novnc                                   # the viewer in a browser
+    grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools  # CDs that boot
+    ovmf                                    # UEFI firmware
+    novnc chromium chromium-driver          # the viewer in a browser
     clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,6 +29,8 @@ struct Duties {
   struct File {
     std::atomic<bool> kept;
     char path[4096];
+    ino_t inode;  // 0: there was none
+    dev_t device;
   };
   std::array<File, kMostFiles> files;
 };
@@ -36,10 +39,16 @@ std::atomic<pid_t> owner = 0;
 
 constexpr std::array kFatal{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
 
+// Another process may have put a file of its own in the place of one that is gone.
+bool is_the_one(const Duties::File& file) {
+  struct stat info{};
+  return file.inode == 0 || (lstat(file.path, &info) == 0 && info.st_ino == file.inode && info.st_dev == file.device);
+}
+
 void undo(Duties& work) {
   if (const int terminal = work.terminal.exchange(-1); terminal >= 0) tcsetattr(terminal, TCSANOW, &work.modes);
   for (Duties::File& file : work.files)
-    if (file.kept.exchange(false)) unlink(file.path);
+    if (file.kept.exchange(false) && is_the_one(file)) unlink(file.path);
 }
 
 void on_fatal(int signal) {
@@ -126,8 +135,18 @@ Result<> remove_at_end(const std::string& path) {
   if (file == duties->files.end()) return fail(ErrorKind::Usage, "{}: more than {} sockets", path, kMostFiles);
   if (path.size() >= sizeof file->path) return fail(ErrorKind::Usage, "{}: the path is too long", path);
   std::memcpy(file->path, path.c_str(), path.size() + 1);
+  struct stat info{};
+  const bool there = lstat(path.c_str(), &info) == 0;
+  file->inode = there ? info.st_ino : 0;
+  file->device = there ? info.st_dev : 0;
   file->kept = true;
   return start_guard();
+}
+
+void remove_now(const std::string& path) {
+  if (!duties) return;
+  for (Duties::File& file : duties->files)
+    if (file.kept && path == file.path && file.kept.exchange(false) && is_the_one(file)) unlink(file.path);
 }
 
 void forget_after_fork() {

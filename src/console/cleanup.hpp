@@ -18,7 +18,11 @@ void install_handlers();
 
 // At most one terminal, standard input, and a few files. One thread at a time.
 [[nodiscard]] Result<> keep_terminal(int fd, const termios& modes);
+// A file that is there by now is removed only as long as it is that one, and not another of the name.
 [[nodiscard]] Result<> remove_at_end(const std::string& path);
+
+// Such a file goes now, and is no duty any more.
+void remove_now(const std::string& path);
 
 // In a child process that lives on without exec(): the parent's duties are not its own.
 void forget_after_fork();

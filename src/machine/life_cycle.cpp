@@ -188,17 +188,21 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
     if (config.vga) vga_rom = TRY(read_vga_rom());
   }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
+  const std::optional<monitor::NameClaim> claim = TRY(claim_name(config));
   const std::unique_ptr<engine::System> system = TRY(open_engine());
   if (const int most = system->check_extension(KVM_CAP_MAX_VCPUS); most > 0 && config.vcpus > static_cast<uint32_t>(most))
     return fail(ErrorKind::Usage, "-c {}: engine {} has at most {} vCPUs", config.vcpus, system->name(), most);
 
   const std::unique_ptr<EventLoop> loop = TRY(EventLoop::create());
-  const std::optional<monitor::NameClaim> claim = TRY(claim_name(config));
   display::Seat seat;
   Steering steering(config, claim ? claim->name() : config.name, std::string(system->name()), seat);
+  const std::shared_ptr<void> left_behind(nullptr, [&](void*) {
+    if (claim) console::cleanup::remove_now(claim->path());
+  });
   std::unique_ptr<monitor::Server> remote;
   if (claim) {
-    remote = TRY(monitor::Server::create(claim->socket_path(), steering, *loop));
+    TRY(console::cleanup::remove_at_end(claim->path()));
+    remote = std::make_unique<monitor::Server>(claim->listener(), steering, *loop);
     steering.on_event([&](const char* event) { remote->announce(event); });
   }
   const std::unique_ptr<display::vnc::Server> viewers = TRY(open_display(config, steering));

@@ -92,7 +92,6 @@ TEST(RuntimeFolder, ANameIsInUseAsLongAsItsOwnerLives) {
 TEST(RuntimeFolder, LeftoversAreClearedAway) {
   const Folder folder;
   const RuntimeFolder names = RuntimeFolder::at(folder.path);
-  std::ofstream(folder.path + "/dead.lock") << "123\n";
   std::ofstream(folder.path + "/dead.sock") << "";
   EXPECT_TRUE(names.names().empty());
   EXPECT_TRUE(std::filesystem::is_empty(folder.path));
@@ -132,9 +131,7 @@ class ControlSocket : public testing::Test {
     auto claimed = NameClaim::take(*RuntimeFolder::open(), "test", false);
     ASSERT_TRUE(claimed);
     claim.emplace(std::move(*claimed));
-    auto made = Server::create(claim->socket_path(), target, *loop);
-    ASSERT_TRUE(made) << made.error().message;
-    server = std::move(*made);
+    server = std::make_unique<Server>(claim->listener(), target, *loop);
     thread = std::thread([this] { loop->run(); });
   }
   void TearDown() override {
@@ -147,7 +144,7 @@ class ControlSocket : public testing::Test {
   Fd raw() {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, claim->socket_path().c_str(), sizeof address.sun_path - 1);
+    std::strncpy(address.sun_path, claim->path().c_str(), sizeof address.sun_path - 1);
     Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     return fd;

@@ -2,14 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 
@@ -18,7 +18,7 @@ namespace lodge::monitor {
 namespace {
 
 constexpr size_t kLongestName = 64;
-constexpr std::string_view kSocketSuffix = ".sock", kLockSuffix = ".lock";
+constexpr std::string_view kSocketSuffix = ".sock";
 
 bool allowed(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
@@ -35,16 +35,24 @@ Result<> make_private(const std::string& path) {
   return {};
 }
 
-// The lock, if nobody holds it; nothing if somebody does.
-Result<std::optional<Fd>> try_lock(const std::string& path) {
-  for (;;) {
-    Fd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!fd) return os_fail(path);
-    if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return std::optional<Fd>();
-    // Its last owner may have removed it between the two calls.
-    struct stat mine{}, there{};
-    if (fstat(fd.get(), &mine) == 0 && stat(path.c_str(), &there) == 0 && mine.st_ino == there.st_ino) return std::optional(std::move(fd));
-  }
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return fail(ErrorKind::Usage, "the path of the machine's socket is too long: {}", path);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+// A connection to whoever listens there; nothing if nobody does. Not yet accepted, it says that the process lives, even if that stands
+// still.
+Result<std::optional<Fd>> try_connect(const std::string& path) {
+  const sockaddr_un address = TRY(address_of(path));
+  Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return os_fail("socket");
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN)
+    return std::optional(std::move(fd));
+  if (errno == ECONNREFUSED || errno == ENOENT || errno == ENOTSOCK) return std::optional<Fd>();
+  return os_fail(path);
 }
 
 }  // namespace
@@ -79,8 +87,6 @@ Result<RuntimeFolder> RuntimeFolder::open() {
 }
 
 std::string RuntimeFolder::socket_path(std::string_view name) const { return fmt::format("{}/{}{}", path_, name, kSocketSuffix); }
-std::string RuntimeFolder::lock_path(std::string_view name) const { return fmt::format("{}/{}{}", path_, name, kLockSuffix); }
-
 Fd RuntimeFolder::turn() const {
   Fd fd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   while (fd && flock(fd.get(), LOCK_EX) != 0 && errno == EINTR) {
@@ -94,34 +100,25 @@ std::vector<std::string> RuntimeFolder::names() const {
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(path_, ignored)) {
     const std::string file = entry.path().filename();
-    if (!file.ends_with(kLockSuffix)) continue;
-    const std::string name = file.substr(0, file.size() - kLockSuffix.size());
-    const auto lock = try_lock(entry.path());
-    if (!lock) continue;
-    if (*lock) {  // nobody's: its process was killed
-      unlink(socket_path(name).c_str());
-      unlink(entry.path().c_str());
-    } else {
-      found.push_back(name);
-    }
+    if (!file.ends_with(kSocketSuffix)) continue;
+    const auto alive = try_connect(entry.path());
+    if (alive && !*alive)
+      unlink(entry.path().c_str());  // nobody's: its process was killed
+    else
+      found.push_back(file.substr(0, file.size() - kSocketSuffix.size()));
   }
   std::ranges::sort(found);
   return found;
 }
 
-// Its lock file says which process holds it.
 Result<pid_t> RuntimeFolder::owner(const std::string& name) const {
   TRY(check_name(name));
-  const Fd mine = turn();
-  const std::string path = lock_path(name);
-  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd || flock(fd.get(), LOCK_SH | LOCK_NB) == 0) return fail(ErrorKind::NotFound, "there is no running machine '{}'", name);
-  std::array<char, 32> text{};
-  const ssize_t length = read(fd.get(), text.data(), text.size());
-  pid_t pid = 0;
-  if (length > 0) std::from_chars(text.data(), text.data() + length, pid);
-  if (pid <= 1) return fail(ErrorKind::Internal, "{} does not say which process the machine is", path);
-  return pid;
+  const auto connection = TRY(try_connect(socket_path(name)));
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (!connection || getsockopt(connection->get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid <= 0)
+    return fail(ErrorKind::NotFound, "there is no running machine '{}'", name);
+  return peer.pid;
 }
 
 Result<NameClaim> NameClaim::take(const RuntimeFolder& folder, const std::string& name, bool or_similar) {
@@ -129,27 +126,26 @@ Result<NameClaim> NameClaim::take(const RuntimeFolder& folder, const std::string
   const Fd mine = folder.turn();
   for (unsigned number = 1; number < 1000; ++number) {
     const std::string tried = number == 1 ? name : fmt::format("{}-{}", name, number);
-    const std::string socket = folder.socket_path(tried);
-    if (socket.size() >= sizeof(sockaddr_un::sun_path))
-      return fail(ErrorKind::Usage, "the path of the machine's socket is too long: {}", socket);
-    auto lock = TRY(try_lock(folder.lock_path(tried)));
-    if (lock) {
-      unlink(socket.c_str());
-      const std::string pid = fmt::format("{}\n", getpid());
-      if (ftruncate(lock->get(), 0) != 0 || write(lock->get(), pid.data(), pid.size()) != static_cast<ssize_t>(pid.size()))
-        return os_fail(folder.lock_path(tried));
-      return NameClaim(tried, socket, folder.lock_path(tried), std::move(*lock));
+    const std::string path = folder.socket_path(tried);
+    if (TRY(try_connect(path))) {
+      if (!or_similar)
+        return fail(ErrorKind::Usage, "a machine named '{}' runs already ('lodge ps' lists them): choose another --name", name);
+      continue;
     }
-    if (!or_similar)
-      return fail(ErrorKind::Usage, "a machine named '{}' runs already ('lodge ps' lists them): choose another --name", name);
+    unlink(path.c_str());
+    const sockaddr_un address = TRY(address_of(path));
+    Fd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!listener) return os_fail("socket");
+    if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || chmod(path.c_str(), 0600) != 0 ||
+        listen(listener.get(), 64) != 0)
+      return os_fail(path);
+    return NameClaim(tried, path, std::move(listener));
   }
   return fail(ErrorKind::Usage, "a thousand machines named '{}' run already: choose a --name", name);
 }
 
 NameClaim::~NameClaim() {
-  if (!lock_) return;  // moved from
-  unlink(socket_.c_str());
-  unlink(lock_path_.c_str());
+  if (listener_) unlink(path_.c_str());
 }
 
 }  // namespace lodge::monitor

@@ -1,7 +1,7 @@
-// Where running machines of a user are found: a folder of the user's own with a socket (NAME.sock) and a lock (NAME.lock) a machine.
+// Where running machines of a user are found: a folder of the user's own with a socket a machine, NAME.sock.
 //
-// A machine's process holds its lock for as long as it lives, so that a name is in use exactly then, however the process ended; what a
-// killed one left behind is cleared away by whoever comes next.
+// A name is in use as long as somebody listens on its socket, which ends with the process, however it ended; what a killed one left behind
+// is cleared away by whoever comes next.
 //
 // Threads: any.
 #pragma once
@@ -37,13 +37,12 @@ class RuntimeFolder {
  private:
   friend class NameClaim;
   explicit RuntimeFolder(std::string path) : path_(std::move(path)) {}
-  [[nodiscard]] std::string lock_path(std::string_view name) const;
-  // Held while locks are tried, so that one who only looks is not taken for an owner.
+  // Held while names are taken and leftovers cleared away.
   [[nodiscard]] Fd turn() const;
   std::string path_;
 };
 
-// A name, as long as this object lives.
+// A name, as long as this object lives, with the socket that listens under it.
 class NameClaim {
  public:
   // ErrorKind::Usage: another machine has it. With `or_similar`, NAME-2 and on are tried then.
@@ -53,13 +52,14 @@ class NameClaim {
   ~NameClaim();
 
   [[nodiscard]] const std::string& name() const { return name_; }
-  [[nodiscard]] const std::string& socket_path() const { return socket_; }
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] int listener() const { return listener_.get(); }  // does not block
 
  private:
-  NameClaim(std::string name, std::string socket, std::string lock_path, Fd lock)
-      : name_(std::move(name)), socket_(std::move(socket)), lock_path_(std::move(lock_path)), lock_(std::move(lock)) {}
-  std::string name_, socket_, lock_path_;
-  Fd lock_;
+  NameClaim(std::string name, std::string path, Fd listener)
+      : name_(std::move(name)), path_(std::move(path)), listener_(std::move(listener)) {}
+  std::string name_, path_;
+  Fd listener_;
 };
 
 }  // namespace lodge::monitor

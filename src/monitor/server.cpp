@@ -1,10 +1,6 @@
 #include "monitor/server.hpp"
 
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-
-#include <cstring>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
@@ -19,21 +15,9 @@ constexpr size_t kMostClients = 32, kMostInput = 1 << 20, kMostOutput = 4 << 20;
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::create(const std::string& path, Target& target, EventLoop& loop) {
-  std::unique_ptr<Server> server(new Server(target, loop));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return fail(ErrorKind::Usage, "the path of the machine's socket is too long: {}", path);
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  server->listener_ = Fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!server->listener_) return os_fail("socket");
-  if (bind(server->listener_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || chmod(path.c_str(), 0600) != 0 ||
-      listen(server->listener_.get(), 16) != 0)
-    return os_fail(path);
-  server->source_ = loop.add_source(
-      server->listener_.get(), [s = server.get()] { return static_cast<short>(s->clients_.size() < kMostClients ? POLLIN : 0); },
-      [s = server.get()](short) { s->accept_client(); });
-  return server;
+Server::Server(int listener, Target& target, EventLoop& loop) : loop_(loop), commands_(target, loop), listener_(listener) {
+  source_ = loop.add_source(
+      listener_, [this] { return static_cast<short>(clients_.size() < kMostClients ? POLLIN : 0); }, [this](short) { accept_client(); });
 }
 
 Server::~Server() {
@@ -45,7 +29,7 @@ Server::~Server() {
 }
 
 void Server::accept_client() {
-  Fd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  Fd fd(accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!fd) return;
   Client& client = clients_.emplace_back();
   client.fd = std::move(fd);

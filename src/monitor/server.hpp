@@ -19,7 +19,8 @@ namespace lodge::monitor {
 
 class Server {
  public:
-  static Result<std::unique_ptr<Server>> create(const std::string& path, Target& target, EventLoop& loop);
+  // `listener`: a socket that listens and does not block; it stays the caller's.
+  Server(int listener, Target& target, EventLoop& loop);
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -35,7 +36,6 @@ class Server {
     std::string output;
     bool negotiated = false, closing = false;
   };
-  Server(Target& target, EventLoop& loop) : loop_(loop), commands_(target, loop) {}
   void accept_client();
   void serve(Client& client, short events);
   void receive(Client& client);
@@ -46,7 +46,7 @@ class Server {
 
   EventLoop& loop_;
   Commands commands_;
-  Fd listener_;
+  const int listener_;
   EventLoop::Handle source_ = 0;
   std::list<Client> clients_;
 };

@@ -25,6 +25,7 @@ from harness import (BOOT_SECONDS, CASES, COMMAND_SECONDS, END_SECONDS, HERE, PR
 import debian_cases  # noqa: F401  (its cases are for the asking)
 import device_cases  # noqa: F401
 import pc_cases  # noqa: F401
+import screen_cases  # noqa: F401
 import workload_image
 
 
@@ -334,7 +335,9 @@ def killed(bench):
         code = guest.finish(END_SECONDS)
         check(code == 128 + signal.SIGKILL, f"exit code {code}")
     check(not descendants(), f"processes are left: {descendants()}")
-    check(not os.listdir(scratch), f"files are left: {os.listdir(scratch)}")
+    # The folder of running machines stays for the next one.
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(scratch) for name in names]
+    check(not files, f"files are left: {files}")
     left = {name for name in set(os.listdir("/dev/shm")) - shared_before if "lodge" in name}
     check(not left, f"files are left in /dev/shm: {left}")
 
@@ -491,6 +494,8 @@ def main():
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="lodge-guest-") as folder:
+            # The names of machines are its own.
+            os.environ["XDG_RUNTIME_DIR"] = folder
             CASES[options.case](Bench(options, folder))
     except Skip as reason:
         print(f"SKIP: {reason}")

@@ -63,6 +63,13 @@ class Bench:
                 out.write(data)
         return path
 
+    @staticmethod
+    def kept_folder():
+        """For what a failing case leaves to look at."""
+        path = os.path.join(os.environ.get("TMPDIR", "/tmp"), "lodge-test-pictures")
+        os.makedirs(path, exist_ok=True)
+        return path
+
     def command(self, *arguments, flavour="cloud-amd64", cpus=1, memory="512M", append="", initrd=None):
         """lodge run with a guest; later arguments may override."""
         return [self.options.lodge, "run", "--kernel", self.kernel(flavour), "--initrd", initrd or self.initrd(flavour),

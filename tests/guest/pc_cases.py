@@ -21,11 +21,15 @@ menuentry "guest" {{
 """
 
 
-def grub_cd(bench, kernel, initrd, append, files=()):
+BIOS, UEFI = "i386-pc", "x86_64-efi"
+OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+
+
+def grub_cd(bench, kernel, initrd, append, files=(), platform=BIOS):
     """A CD that boots the kernel; `files` are further ones, of a name and bytes each."""
     tool = shutil.which("grub-mkrescue")
-    if not tool or not shutil.which("xorriso") or not os.path.isdir("/usr/lib/grub/i386-pc"):
-        raise Skip("no grub-mkrescue with GRUB for BIOS: install grub-common, grub-pc-bin, xorriso and mtools")
+    if not tool or not shutil.which("xorriso") or not os.path.isdir(f"/usr/lib/grub/{platform}"):
+        raise Skip(f"no grub-mkrescue with GRUB for {platform}: install grub-common, grub-pc-bin, grub-efi-amd64-bin, xorriso and mtools")
     tree, cd = bench.path("tree"), bench.path("cd.iso")
     os.makedirs(os.path.join(tree, "boot", "grub"))
     shutil.copy(kernel, os.path.join(tree, "boot", "vmlinuz"))
@@ -33,7 +37,7 @@ def grub_cd(bench, kernel, initrd, append, files=()):
     for name, data in [("boot/grub/grub.cfg", GRUB.format(append=append).encode()), *files]:
         with open(os.path.join(tree, name), "wb") as out:
             out.write(data)
-    made = subprocess.run([tool, "-d", "/usr/lib/grub/i386-pc", "-o", cd, tree], capture_output=True, text=True, timeout=COMMAND_SECONDS,
+    made = subprocess.run([tool, "-d", f"/usr/lib/grub/{platform}", "-o", cd, tree], capture_output=True, text=True, timeout=COMMAND_SECONDS,
                           check=False)
     check(made.returncode == 0, f"grub-mkrescue failed:\n{made.stdout}{made.stderr}")
     return cd
@@ -114,6 +118,31 @@ def pc_disk(bench):
         no_complaints(guest)
         power_off_debian(guest)
     image_tool(bench, "check", system.overlay)
+
+
+@case
+def pc_uefi(bench):
+    """A CD with GRUB for UEFI, two processors; what the guest writes into a variable is there in the next run, beside its disk."""
+    if not os.path.exists(OVMF):
+        raise Skip("no UEFI firmware: install the package ovmf")
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd = bench.path("initrd")
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    cd = grub_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", platform=UEFI)
+    disk = bench.path("disk", bytes(MIB))
+    variable = "/sys/firmware/efi/efivars/Lodge-01234567-89ab-cdef-0123-456789abcdef"
+    command = pc_command(bench, "--firmware", "uefi", "--cdrom", cd, "--drive", f"file={disk},format=raw", cpus=2)
+    for run in range(2):
+        with Console(command) as guest:
+            reach_prompt(guest)
+            check(answer(guest, "nproc") == "2", "both processors are there")
+            answer(guest, "mount -t efivarfs none /sys/firmware/efi/efivars")
+            if run == 0:
+                answer(guest, f"printf '\\007\\000\\000\\000kept' >{variable}")
+            check(answer(guest, f"tail -c 4 {variable}") == "kept", "the variable is not there")
+            no_complaints(guest)
+            power_off(guest)
+    check(os.path.getsize(disk + ".uefi-vars") > 0, "there is no store beside the disk")
 
 
 @case
