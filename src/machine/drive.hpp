@@ -20,7 +20,7 @@ enum class DriveInterface : uint8_t {
 };
 
 struct DriveConfig {
-  std::string file;
+  std::string file;  // empty: an optical drive without a medium
   DriveInterface interface = DriveInterface::Automatic;
   bool optical = false;  // a CD or DVD
   unsigned place = 0;    // of Ide: 0 and 1 on the first channel, 2 and 3 on the second
@@ -31,6 +31,9 @@ struct DriveConfig {
   bool packed = false;  // packed rings offered
 };
 
+// "cd0", "cd1", ... of an optical drive, which is the so-manieth of its kind.
+[[nodiscard]] std::string optical_name(unsigned number);
+
 class Drive {
  public:
   // Errors name the image.
@@ -40,12 +43,19 @@ class Drive {
   Drive& operator=(const Drive&) = delete;
 
   [[nodiscard]] const DriveConfig& config() const { return config_; }
-  // What a machine's controllers work on.
+  // What a machine's controllers work on. Of an optical drive: only if there is a medium.
   [[nodiscard]] devices::storage::Disk& disk() const { return *disk_; }
+  [[nodiscard]] devices::storage::Disk* medium() const { return disk_.get(); }
+
+  // Another medium for an optical drive; no controller uses the old one any more. With an error the drive is empty.
+  [[nodiscard]] Result<> insert(const std::string& file);
+  void take_out();
 
  private:
-  explicit Drive(const DriveConfig& config) : config_(config) {}
-  const DriveConfig config_;
+  Drive(const DriveConfig& config, unsigned number) : config_(config), number_(number) {}
+  [[nodiscard]] Result<> open_image();
+  DriveConfig config_;
+  const unsigned number_;
   std::unique_ptr<devices::IoThread> thread_;
   std::unique_ptr<block::Node> node_;
   std::unique_ptr<devices::storage::Disk> disk_;

@@ -210,6 +210,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const Fd debug_console = TRY(open_debug_console(config.debug_console));
   const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { steering.quit(); }));
   const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { steering.quit(); }); }));
+  steering.set_peripherals(peripherals.get());
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
                                                 .kernel = kernel ? &*kernel : nullptr,

@@ -210,23 +210,27 @@ Result<> Machine::create_devices() {
   TRY(create_graphics());
   number = places.first_drive;
   for (const auto& drive : parts_.peripherals.drives()) {
-    drive->disk().set_machine({.pause =
-                                   [this](const std::string& why) {
-                                     log::warning("{}: the guest stands still, and goes on when that has changed", why);
-                                     pause();
-                                   },
-                               .resume =
-                                   [this] {
-                                     log::warning("the guest goes on");
-                                     resume();
-                                   }});
-    drive->disk().thread().post([disk = &drive->disk()] { disk->set_giving_up(false); });
+    if (drive->medium()) connect_disk(*drive->medium());
     if (drive->config().interface == DriveInterface::Ide)
       attach_ide(*drive);
     else
       TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++, drive->config().packed));
   }
   return {};
+}
+
+void Machine::connect_disk(devices::storage::Disk& disk) {
+  disk.set_machine({.pause =
+                        [this](const std::string& why) {
+                          log::warning("{}: the guest stands still, and goes on when that has changed", why);
+                          pause();
+                        },
+                    .resume =
+                        [this] {
+                          log::warning("the guest goes on");
+                          resume();
+                        }});
+  disk.thread().post([&disk] { disk.set_giving_up(false); });
 }
 
 Result<> Machine::create_graphics() {
@@ -255,15 +259,26 @@ Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned
 void Machine::attach_ide(Drive& drive) {
   const unsigned place = drive.config().place, number = drive.config().number;
   devices::ata::Channel& channel = pc_->ide()->channel(place / 2);
-  if (drive.config().optical)
-    channel.attach(place % 2, std::make_unique<devices::ata::OpticalDrive>(channel, &drive.disk(), number));
-  else
-    channel.attach(place % 2, std::make_unique<devices::ata::HardDisk>(channel, drive.disk(), number));
+  if (!drive.config().optical) return channel.attach(place % 2, std::make_unique<devices::ata::HardDisk>(channel, drive.disk(), number));
+  auto optical_drive = std::make_unique<devices::ata::OpticalDrive>(channel, drive.medium(), number);
+  optical_.emplace_back(&drive, optical_drive.get());
+  channel.attach(place % 2, std::move(optical_drive));
+}
+
+devices::ata::OpticalDrive* Machine::optical(const Drive& drive) {
+  const auto found = std::ranges::find(optical_, &drive, &std::pair<const Drive*, devices::ata::OpticalDrive*>::first);
+  return found == optical_.end() ? nullptr : found->second;
+}
+
+void Machine::put_medium(Drive& drive, devices::storage::Disk* medium) {
+  if (medium) connect_disk(*medium);
+  if (devices::ata::OpticalDrive* const inside = optical(drive)) inside->set_medium(medium);
 }
 
 // Their threads use guest memory and interrupt until this has returned.
 void Machine::stop_devices() {
-  for (const auto& drive : parts_.peripherals.drives()) drive->disk().thread().post([disk = &drive->disk()] { disk->set_giving_up(true); });
+  for (const auto& drive : parts_.peripherals.drives())
+    if (auto* const disk = drive->medium()) disk->thread().post([disk] { disk->set_giving_up(true); });
   if (pc_ && pc_->ide()) pc_->ide()->shut_down();
   for (const auto& transport : virtio_) transport->shut_down();
 }

@@ -16,6 +16,7 @@
 #include "base/event_loop.hpp"
 #include "base/mutex.hpp"
 #include "console/backend.hpp"
+#include "devices/ata/optical_drive.hpp"
 #include "devices/flash/parallel_flash.hpp"
 #include "devices/fw_cfg.hpp"
 #include "devices/virtio/balloon/balloon.hpp"
@@ -68,6 +69,10 @@ class Machine {
   // Runs the guest on its threads and the event loop on this one until the machine ends.
   [[nodiscard]] Outcome run();
   void press_power_button() { pc_->press_power_button(); }
+  // --- Optical drives, by the host's drive that they are. Main thread.
+  [[nodiscard]] devices::ata::OpticalDrive* optical(const Drive& drive);
+  // The drive's medium is a new one, or gone; before it goes, put_medium(drive, nullptr).
+  void put_medium(Drive& drive, devices::storage::Disk* medium);
   // The terminal has another size.
   void window_changed();
   // Logs what the guest says of its memory, when it has said it.
@@ -103,6 +108,7 @@ class Machine {
   [[nodiscard]] Result<> create_graphics();
   [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
   void attach_ide(Drive& drive);
+  void connect_disk(devices::storage::Disk& disk);
   void stop_devices();
   void wait_while_paused() LODGE_EXCLUDES(mutex_);
   void run_processor(Processor& processor, uint32_t number);
@@ -126,6 +132,7 @@ class Machine {
   std::unique_ptr<VideoMemory> video_memory_;  // null: no graphics card
   std::unique_ptr<devices::vga::Card> graphics_;
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
+  std::vector<std::pair<const Drive*, devices::ata::OpticalDrive*>> optical_;
   devices::virtio::Balloon* balloon_ = nullptr;  // null: none
   devices::virtio::Console* console_ = nullptr;
   std::unique_ptr<Pc> pc_;

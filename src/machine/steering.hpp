@@ -20,6 +20,8 @@ class Steering final : public monitor::Target {
   // Null: none runs. One that comes while the person has paused is paused from the start.
   void set_machine(Machine* machine);
   [[nodiscard]] Machine* machine() const { return machine_; }
+  // The drives, once they are open.
+  void set_peripherals(const Peripherals* peripherals) { peripherals_ = peripherals; }
   void set_display(std::string where) { display_ = std::move(where); }
   // What is said to those who listen: an event's name in QMP.
   void on_event(std::function<void(const char*)> tell) { tell_ = std::move(tell); }
@@ -39,14 +41,19 @@ class Steering final : public monitor::Target {
   void press_power_button() override;
   void reset() override;
   void quit() override;
+  [[nodiscard]] std::vector<monitor::Tray> trays() const override;
+  [[nodiscard]] Result<> eject(const std::string& drive, bool force) override;
+  [[nodiscard]] Result<> insert(const std::string& drive, const std::string& file, bool force) override;
   [[nodiscard]] display::Seat& seat() override { return seat_; }
 
  private:
+  [[nodiscard]] Result<Drive*> optical(const std::string& name) const;
   const Config& config_;
   const std::string name_, engine_;
   std::string display_;
   display::Seat& seat_;
   std::function<void(const char*)> tell_;
+  const Peripherals* peripherals_ = nullptr;
   Machine* machine_ = nullptr;
   bool paused_ = false, quit_ = false;
 };

@@ -129,6 +129,39 @@ Answer input_send_event(const Context& c) {
   return json::object();
 }
 
+// The drive of a command: "device", or "id" as newer clients say; the first if none is named.
+std::string drive_of(const Context& c) {
+  const std::string device = text_of(c.arguments, "device"), id = text_of(c.arguments, "id");
+  return !id.empty() ? id : !device.empty() ? device : "cd0";
+}
+
+bool flag_of(const json& arguments, const char* name) {
+  const auto found = arguments.find(name);
+  return found != arguments.end() && found->is_boolean() && found->get<bool>();
+}
+
+Answer query_block(const Context& c) {
+  json all = json::array();
+  for (const Tray& tray : c.target.trays()) {
+    json drive{{"device", tray.name}, {"removable", true}, {"locked", tray.locked}, {"tray_open", tray.open}, {"type", "unknown"}};
+    if (!tray.file.empty()) drive["inserted"] = {{"file", tray.file}, {"ro", true}};
+    all.push_back(std::move(drive));
+  }
+  return all;
+}
+
+Answer eject(const Context& c) {
+  if (const auto done = c.target.eject(drive_of(c), flag_of(c.arguments, "force")); !done) return refuse(done.error().message);
+  return json::object();
+}
+
+Answer change_medium(const Context& c) {
+  const std::string file = text_of(c.arguments, "filename");
+  if (file.empty()) return refuse("Parameter 'filename' is missing");
+  if (const auto done = c.target.insert(drive_of(c), file, flag_of(c.arguments, "force")); !done) return refuse(done.error().message);
+  return json::object();
+}
+
 Answer done() { return json::object(); }
 
 struct Command {
@@ -184,6 +217,9 @@ constexpr auto kCommands = std::to_array<Command>({
        c.target.quit();
        return done();
      }},
+    {"query-block", &query_block},
+    {"eject", &eject},
+    {"blockdev-change-medium", &change_medium},
     {"screendump", &screendump},
     {"send-key", &send_key},
     {"input-send-event", &input_send_event},

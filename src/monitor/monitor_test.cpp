@@ -44,10 +44,22 @@ class FakeTarget final : public Target {
   void press_power_button() override { done += "power "; }
   void reset() override { done += "reset "; }
   void quit() override { done += "quit "; }
+  [[nodiscard]] std::vector<Tray> trays() const override { return {{.name = "cd0", .file = disc, .locked = true}}; }
+  [[nodiscard]] Result<> eject(const std::string& drive, bool force) override {
+    if (drive != "cd0") return fail(ErrorKind::NotFound, "no drive");
+    if (!force) return fail(ErrorKind::Usage, "locked");
+    disc.clear();
+    return {};
+  }
+  [[nodiscard]] Result<> insert(const std::string& drive, const std::string& file, bool force) override {
+    TRY(eject(drive, force));
+    disc = file;
+    return {};
+  }
   [[nodiscard]] display::Seat& seat() override { return the_seat; }
 
   bool is_paused = false;
-  std::string done;
+  std::string done, disc = "/a.iso";
   display::Seat the_seat;
 };
 
@@ -183,6 +195,22 @@ TEST_F(ControlSocket, CommandsReachTheMachine) {
   EXPECT_EQ((*client->execute("query-name"))["name"], "test");
   EXPECT_EQ((*client->execute("x-lodge-query-machine"))["cpus"], 2);
   EXPECT_EQ(target.done, "power reset quit ");
+}
+
+TEST_F(ControlSocket, MediaAreChanged) {
+  auto client = Client::connect("test");
+  ASSERT_TRUE(client);
+  const auto drives = client->execute("query-block");
+  ASSERT_TRUE(drives);
+  EXPECT_EQ((*drives)[0]["device"], "cd0");
+  EXPECT_EQ((*drives)[0]["inserted"]["file"], "/a.iso");
+  EXPECT_FALSE(client->execute("eject", {{"device", "cd0"}}));
+  EXPECT_FALSE(client->execute("eject", {{"id", "cd7"}, {"force", true}}));
+  EXPECT_TRUE(client->execute("eject", {{"device", "cd0"}, {"force", true}}));
+  EXPECT_FALSE((*client->execute("query-block"))[0].contains("inserted"));
+  EXPECT_FALSE(client->execute("blockdev-change-medium", {{"device", "cd0"}, {"force", true}})) << "which file?";
+  EXPECT_TRUE(client->execute("blockdev-change-medium", {{"filename", "/b.iso"}, {"force", true}}));
+  EXPECT_EQ(target.disc, "/b.iso");
 }
 
 TEST_F(ControlSocket, KeysGoDownAndUp) {

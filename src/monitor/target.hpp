@@ -9,6 +9,12 @@
 
 namespace lodge::monitor {
 
+// A drive whose medium can be changed.
+struct Tray {
+  std::string name, file;  // empty: no medium
+  bool open = false, locked = false;
+};
+
 class Target {
  public:
   virtual ~Target() = default;
@@ -24,6 +30,10 @@ class Target {
   virtual void press_power_button() = 0;
   virtual void reset() = 0;
   virtual void quit() = 0;
+  [[nodiscard]] virtual std::vector<Tray> trays() const = 0;
+  // ErrorKind::NotFound: no such drive; Usage: the guest has locked it, or the file cannot be opened (the drive is empty then).
+  [[nodiscard]] virtual Result<> eject(const std::string& drive, bool force) = 0;
+  [[nodiscard]] virtual Result<> insert(const std::string& drive, const std::string& file, bool force) = 0;
   [[nodiscard]] virtual display::Seat& seat() = 0;
 };
 

@@ -44,9 +44,9 @@ def install_onto_sda(guest, platform):
         answer(guest, "mkdir -p /mnt/boot/efi && mount /dev/sda1 /mnt/boot/efi")
     answer(guest, "echo UUID=$(blkid -s UUID -o value $ROOT) / ext4 errors=remount-ro 0 1 >/mnt/etc/fstab && echo debian >/mnt/etc/hostname")
     answer(guest, "echo GRUB_CMDLINE_LINUX=console=ttyS0 >>/mnt/etc/default/grub; echo GRUB_TIMEOUT=0 >>/mnt/etc/default/grub")
-    answer(guest, "for f in dev proc sys; do mount --rbind /$f /mnt/$f; done")
+    answer(guest, "for f in dev proc sys; do mount --bind /$f /mnt/$f; done")
     if platform == UEFI:
-        answer(guest, "mount -t efivarfs none /sys/firmware/efi/efivars || true")
+        answer(guest, "mount -t efivarfs none /mnt/sys/firmware/efi/efivars")
     long_step(guest, f"chroot /mnt sh -ec 'passwd -d root; {loader}; update-grub' >/tmp/log 2>&1 || (cat /tmp/log; false)")
     answer(guest, "sync; umount -R /mnt")
 

@@ -48,9 +48,9 @@ def pc_command(bench, *arguments, cpus=1, memory="512M"):
             *arguments]
 
 
-def wait_for_drives(guest):
+def wait_for_drives(guest, drives=("/dev/sda", "/dev/sr0")):
     """The kernel looks for them beside everything else."""
-    answer(guest, "until [ -b /dev/sda ] && [ -b /dev/sr0 ]; do sleep 0.1; done")
+    answer(guest, f"until {' && '.join(f'[ -b {drive} ]' for drive in drives)}; do sleep 0.1; done")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import time
 import urllib.request
 
 from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, Console, ConsoleError, Skip, answer, case, check, guest_image, power_off, reach_prompt
-from pc_cases import MIB, grub_cd, pc_command
+from device_cases import check_digest, no_complaints, noise
+from pc_cases import MIB, grub_cd, pc_command, wait_for_drives
 from screen import Remote
 
 NAME = "pc-test"
@@ -65,6 +66,30 @@ def screen_linux(bench):
         remote.command("type", text + "\n")
         guest.expect(re.escape("typed: " + text), COMMAND_SECONDS)
         remote.wait_for_text(re.escape("Hello, World!"), COMMAND_SECONDS)
+        power_off(guest)
+
+
+@case
+def cd_changed(bench):
+    """The CD is taken out and another one put in while Linux runs, which locks the drive while it uses the disc."""
+    first, second = noise(MIB, 6), noise(2 * MIB, 7)
+    with linux_with_screen(bench, "--net", "none") as (guest, remote):
+        wait_for_drives(guest, ("/dev/sr0",))
+        answer(guest, "mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd && cat /cd/boot/grub/grub.cfg")
+        locked = lodge(bench, "eject", NAME)
+        check(locked.returncode == 2 and "locked the drive cd0" in locked.stderr, f"a mounted disc: {locked.returncode} {locked.stderr}")
+        answer(guest, "umount /cd")
+        remote.command("eject")
+        answer(guest, "! head -c 1 /dev/sr0")
+        for content in (first, second):
+            remote.command("insert", bench.path("content.iso", content))
+            check_digest(guest, f"head -c {len(content)} /dev/sr0", content, "the disc reads otherwise")
+            check(answer(guest, "cat /sys/block/sr0/size") == str(len(content) // 512), "the disc has another size")
+        missing = lodge(bench, "insert", NAME, bench.path("none.iso"))
+        check(missing.returncode == 2 and "none.iso" in missing.stderr, f"a file that is not there: {missing.stderr}")
+        other = lodge(bench, "eject", NAME, "cd1")
+        check(other.returncode == 2 and "cd0 is the last" in other.stderr, f"a drive that is not there: {other.stderr}")
+        no_complaints(guest)
         power_off(guest)
 
 

@@ -149,6 +149,43 @@ Result<> press(Client& client, const std::vector<std::string>& keys, unsigned ho
   return {};
 }
 
+// The words that are no options, and whether --force is among them.
+struct Forced {
+  std::vector<std::string> words;
+  bool force = false;
+};
+Result<Forced> take_force(Arguments arguments) {
+  Forced taken;
+  for (const std::string& argument : arguments) {
+    if (argument == "--force")
+      taken.force = true;
+    else if (argument.starts_with("--"))
+      return fail(ErrorKind::Usage, "unknown option '{}'", argument);
+    else
+      taken.words.push_back(argument);
+  }
+  return taken;
+}
+
+Result<> eject(Arguments arguments) {
+  const auto [words, force] = TRY(take_force(arguments));
+  if (words.empty() || words.size() > 2) return fail(ErrorKind::Usage, "give a machine's NAME, and a drive if it is not cd0");
+  auto client = TRY(Client::connect(words[0]));
+  TRY(client.execute("eject", {{"device", words.size() > 1 ? words[1] : "cd0"}, {"force", force}}));
+  return {};
+}
+
+Result<> insert(Arguments arguments) {
+  const auto [words, force] = TRY(take_force(arguments));
+  if (words.size() < 2 || words.size() > 3) return fail(ErrorKind::Usage, "give a machine's NAME and a FILE, and a drive if it is not cd0");
+  std::error_code error;
+  const bool plain = words[1].find("://") == std::string::npos;
+  const std::string file = plain ? std::filesystem::absolute(words[1], error).string() : words[1];
+  auto client = TRY(Client::connect(words[0]));
+  TRY(client.execute("blockdev-change-medium", {{"device", words.size() > 2 ? words[2] : "cd0"}, {"filename", file}, {"force", force}}));
+  return {};
+}
+
 Result<> key(Arguments arguments) {
   constexpr unsigned kHoldMs = 50;
   std::vector<std::vector<std::string>> chords;
@@ -174,6 +211,8 @@ constexpr auto kCommands = std::to_array<Command>({
     {"reset", "NAME", "press the reset button", 1, 1, &plain<kReset>},
     {"pause", "NAME", "let a machine stand still", 1, 1, &plain<kPause>},
     {"resume", "NAME", "let it go on", 1, 1, &plain<kResume>},
+    {"eject", "NAME [DRIVE] [--force]", "take the CD out of the drive, cd0 unless named", 1, 3, &eject},
+    {"insert", "NAME FILE [DRIVE] [--force]", "put a CD in", 2, 4, &insert},
     {"screenshot", "NAME FILE.png", "save a picture of the screen", 2, 2, &screenshot},
     {"key", "NAME KEYS...", "press keys: ctrl-alt-delete, f2, ret", 2, 1000, &key},
     {"type", "NAME TEXT [LAYOUT]", "type text on a keyboard of layout us, de or fr", 2, 3, &type},

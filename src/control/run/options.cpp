@@ -54,9 +54,9 @@ constexpr auto
                        config.drives.push_back(TRY(parse_drive(value)));
                        return {};
                      }},
-                    {"--cdrom", "", "FILE", "a CD or DVD: an ISO image", false,
+                    {"--cdrom", "", "FILE|none", "a CD or DVD: an ISO image; none: a drive without one", false,
                      [](Config& config, std::string_view value) -> Result<> {
-                       machine::DriveConfig drive = plain_drive(value);
+                       machine::DriveConfig drive = plain_drive(value == "none" ? "" : value);
                        drive.optical = true;
                        config.drives.push_back(std::move(drive));
                        return {};

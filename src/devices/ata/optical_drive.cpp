@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/log.hpp"
 #include "devices/ata/identify.hpp"
@@ -41,7 +42,8 @@ enum PacketCommand : uint8_t {
   kReadCd = 0xbe,
 };
 
-constexpr uint8_t kNotReady = 0x02, kMediumError = 0x03, kIllegalRequest = 0x05;
+constexpr uint8_t kNotReady = 0x02, kMediumError = 0x03, kIllegalRequest = 0x05, kUnitAttention = 0x06;
+constexpr uint8_t kEventEjectRequest = 1, kEventNewMedia = 2, kEventMediaRemoval = 3;
 constexpr uint64_t kMostCdSectors = 80 * 60 * 75;  // of a disc that is a CD: more is a DVD
 constexpr uint64_t kBufferSectors = 32;            // between disc and data register
 constexpr uint32_t kPregap = 150;                  // sectors before the address 0, in minutes, seconds and frames
@@ -78,6 +80,31 @@ void OpticalDrive::reset_device() {
   phase_ = Phase::None;
   sense_ = {};
   locked_ = false;
+}
+
+// --- From outside
+
+OpticalDrive::Tray OpticalDrive::tray() {
+  MutexLock lock(link().mutex());
+  return {open_, locked_};
+}
+
+void OpticalDrive::press_button() {
+  MutexLock lock(link().mutex());
+  event_ = kEventEjectRequest;
+}
+
+void OpticalDrive::set_medium(storage::Disk* medium) {
+  {
+    MutexLock lock(link().mutex());
+    medium_ = nullptr;
+  }
+  wait_until_idle();
+  MutexLock lock(link().mutex());
+  medium_ = medium;
+  open_ = false;
+  changed_ = medium != nullptr;
+  event_ = medium ? kEventNewMedia : kEventMediaRemoval;
 }
 
 // --- ATA's side
@@ -173,7 +200,12 @@ void OpticalDrive::dma_memory(block::Buffers memory, Announcement announcement) 
     return;
   }
   const uint64_t bytes = std::min(memory.size() / kSectorBytes, left_) * kSectorBytes;
-  if (bytes == 0 || !medium_) return;
+  if (bytes == 0) return;
+  if (!can_be_read()) {
+    announcement.reset();
+    link().dma_moved(*this, 0);
+    return refuse({kNotReady, 0x3a, 0});
+  }
   block::Request request(block::Operation::Read, next_sector_ * kSectorBytes, memory.slice(0, bytes));
   submit(*medium_, std::move(request), [this, bytes, announcement = std::move(announcement)](bool ok) mutable {
     announcement.reset();
@@ -234,7 +266,7 @@ void OpticalDrive::read(uint64_t sector, uint64_t count) {
 }
 
 void OpticalDrive::read_chunk() {
-  if (!medium_) return refuse({kNotReady, 0x3a, 0});
+  if (!can_be_read()) return refuse({kNotReady, 0x3a, 0});
   registers.status = kBusy;
   const uint64_t count = std::min(left_, kBufferSectors);
   buffer_.resize(count * kSectorBytes);
@@ -249,14 +281,23 @@ void OpticalDrive::read_chunk() {
 }
 
 bool OpticalDrive::medium_is_there() {
-  if (medium_) return true;
-  refuse({kNotReady, 0x3a, 0});  // medium not present
+  if (can_be_read()) return true;
+  refuse({kNotReady, 0x3a, static_cast<uint8_t>(open_ ? 2 : 1)});  // medium not present: the tray is open, closed
   return false;
+}
+
+// SPC-3, 5.5.4 and 6.4.1: all but a few commands tell first that the medium may be another one.
+bool OpticalDrive::tells_of_change(uint8_t command) {
+  if (!changed_ || command == kInquiry || command == kRequestSense || command == kGetConfiguration || command == kEventStatus) return false;
+  changed_ = false;
+  refuse({kUnitAttention, 0x28, 0});  // not ready to ready: the medium may have changed
+  return true;
 }
 
 // --- Packets
 
 void OpticalDrive::packet(const Packet& packet) {
+  if (tells_of_change(packet[0])) return;
   switch (packet[0]) {
     case kTestUnitReady:
       if (medium_is_there()) succeed();
@@ -351,7 +392,7 @@ void OpticalDrive::read_toc(const Packet& packet) {
 
 // MMC-5, 6.5: the features that a reading drive must have.
 void OpticalDrive::get_configuration(const Packet& packet) {
-  const uint16_t profile = !medium_ ? 0 : sectors() > kMostCdSectors ? kProfileDvd : kProfileCd;
+  const uint16_t profile = !can_be_read() ? 0 : sectors() > kMostCdSectors ? kProfileDvd : kProfileCd;
   const unsigned from = load_big(&packet[2], 2), type = packet[1] & 3;
   std::vector<uint8_t> data(8);
   store_big(&data[6], profile, 2);
@@ -364,9 +405,9 @@ void OpticalDrive::get_configuration(const Packet& packet) {
   };
   const auto in_use = [&](uint16_t which) { return static_cast<uint8_t>(profile == which); };
   feature(0x0000, true, 0, {0, 0x10, in_use(kProfileDvd), 0, 0, 0x08, in_use(kProfileCd), 0});
-  feature(0x0001, true, 2, {0, 0, 0, 2, 1, 0, 0, 0});                // core: ATAPI
-  feature(0x0003, true, 0, {0x29, 0, 0, 0});                         // removable: a tray that can be locked and ejected
-  feature(0x0010, medium_ != nullptr, 0, {0, 0, 8, 0, 0, 1, 1, 0});  // can be read at random: 2048 bytes
+  feature(0x0001, true, 2, {0, 0, 0, 2, 1, 0, 0, 0});           // core: ATAPI
+  feature(0x0003, true, 0, {0x29, 0, 0, 0});                    // removable: a tray that can be locked and ejected
+  feature(0x0010, can_be_read(), 0, {0, 0, 8, 0, 0, 1, 1, 0});  // can be read at random: 2048 bytes
   feature(0x001e, profile == kProfileCd, 2, {0, 0, 0, 0});
   feature(0x001f, profile == kProfileDvd, 0, {0, 0, 0, 0});
   store_big(data.data(), static_cast<uint32_t>(data.size() - 4), 4);
@@ -378,7 +419,11 @@ void OpticalDrive::event_status(const Packet& packet) {
   constexpr uint8_t kMediaClass = 4;
   if (!(packet[1] & 1)) return refuse({kIllegalRequest, 0x24, 0});  // only when asked
   std::vector<uint8_t> data{0, 2, 0x80, 1 << kMediaClass};
-  if (packet[4] & 1 << kMediaClass) data = {0, 6, kMediaClass, 1 << kMediaClass, 0, static_cast<uint8_t>(medium_ ? 2 : 0), 0, 0};
+  // An event is told once.
+  if (packet[4] & 1 << kMediaClass)
+    data = {
+        0, 6, kMediaClass, 1 << kMediaClass, std::exchange(event_, uint8_t{0}), static_cast<uint8_t>((medium_ ? 2 : 0) | (open_ ? 1 : 0)),
+        0, 0};
   answer(std::move(data), load_big(&packet[7], 2));
 }
 
@@ -411,7 +456,7 @@ void OpticalDrive::mode_sense(const Packet& packet) {
   constexpr uint8_t kErrorRecovery = 0x01, kCapabilities = 0x2a, kAll = 0x3f;
   const uint8_t page = packet[2] & 0x3f, control = packet[2] >> 6;
   if (control == 3) return refuse({kIllegalRequest, 0x39, 0});  // nothing is saved
-  std::vector<uint8_t> data{0, 0, static_cast<uint8_t>(medium_ ? 0x01 : 0x70), 0, 0, 0, 0, 0};
+  std::vector<uint8_t> data{0, 0, static_cast<uint8_t>(can_be_read() ? 0x01 : open_ ? 0x71 : 0x70), 0, 0, 0, 0, 0};
   // "Which values can be changed?" None.
   const auto add = [&](std::vector<uint8_t> body) {
     if (control == 1) std::fill(body.begin() + 2, body.end(), 0);
@@ -461,7 +506,13 @@ void OpticalDrive::mechanism_status(const Packet& packet) { answer({0, 0, 0, 0, 
 void OpticalDrive::start_stop(const Packet& packet) {
   const bool eject = (packet[4] & 2) != 0, start = (packet[4] & 1) != 0;
   if (eject && !start && locked_) return refuse({medium_ ? kIllegalRequest : kNotReady, 0x53, 0x02});  // removal prevented
-  if (eject && !start) medium_ = nullptr;
+  if (eject) {
+    if (open_ && start && medium_) {
+      changed_ = true;
+      event_ = kEventNewMedia;
+    }
+    open_ = !start;
+  }
   succeed();
 }
 

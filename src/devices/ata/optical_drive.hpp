@@ -1,6 +1,7 @@
 // A CD/DVD drive: an ATA packet device (ATA/ATAPI-7 volume 1, 6.24; commands after SPC-3 and MMC-5) over an image of 2048-byte sectors.
 //
-// The medium may be absent from the beginning, and the guest can eject it.
+// The medium may be absent, be changed from outside while nobody reads, and be shut out by the guest: then the tray is open, and the
+// medium lies in it until the guest or a reset closes it.
 // Threads: as Device.
 #pragma once
 
@@ -16,6 +17,16 @@ class OpticalDrive final : public Device {
 
   // `medium` null: no disc. It must outlive its stay in the drive.
   OpticalDrive(Link& link, storage::Disk* medium, unsigned number);
+
+  // --- From outside; any thread but that of the medium's disk, without the link's mutex.
+  struct Tray {
+    bool open, locked;
+  };
+  [[nodiscard]] Tray tray();
+  // The guest is asked to let go of the medium, as by the button of the drive.
+  void press_button();
+  // Another medium, or none, in a closed tray. When this returns the old one is used no more.
+  void set_medium(storage::Disk* medium);
 
   [[nodiscard]] bool is_packet_device() const override { return true; }
   void block_moved() override;
@@ -36,7 +47,9 @@ class OpticalDrive final : public Device {
   // What the packet's data does now.
   enum class Phase : uint8_t { None, Identify, Packet, Data };
 
-  [[nodiscard]] uint64_t sectors() const { return medium_ ? medium_->sectors() * block::kSector / kSectorBytes : 0; }
+  [[nodiscard]] bool can_be_read() const { return medium_ && !open_; }
+  [[nodiscard]] uint64_t sectors() const { return can_be_read() ? medium_->sectors() * block::kSector / kSectorBytes : 0; }
+  [[nodiscard]] bool tells_of_change(uint8_t command);
   void packet(const Packet& packet);
   void succeed();
   void refuse(Sense sense);
@@ -62,7 +75,9 @@ class OpticalDrive final : public Device {
   storage::Disk* medium_;
   const unsigned number_;
   Sense sense_;
-  bool locked_ = false;
+  bool locked_ = false, open_ = false;
+  bool changed_ = false;  // the guest has not heard of it: a unit attention
+  uint8_t event_ = 0;     // of the media, not yet told (MMC-5, table 253)
   Phase phase_ = Phase::None;
   bool dma_ = false;         // of the current packet
   uint32_t byte_limit_ = 0;  // what the host takes at once

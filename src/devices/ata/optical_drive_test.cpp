@@ -16,7 +16,9 @@ constexpr uint8_t kGood = kReady | kServiceOrSeekComplete;
 struct DriveOnIde : testing::Test, test::Ide {
   void make(bool with_disc = true) {
     image.emplace(kSectors * 4);
-    attach(0, std::make_unique<OpticalDrive>(primary(), with_disc ? &*image->disk : nullptr, 3));
+    auto made = std::make_unique<OpticalDrive>(primary(), with_disc ? &*image->disk : nullptr, 3);
+    drive = made.get();
+    attach(0, std::move(made));
     start();
     put(6, 0xa0);
   }
@@ -70,6 +72,7 @@ struct DriveOnIde : testing::Test, test::Ide {
   [[nodiscard]] std::string sectors(uint64_t first, uint64_t count) const { return image->text(first * 2048, count * 2048); }
 
   std::optional<Image> image;
+  OpticalDrive* drive = nullptr;
   std::vector<unsigned> pieces;
   bool failed = false;
 };
@@ -151,7 +154,7 @@ TEST_F(DriveOnIde, WithoutADiscSaysSo) {
   make(false);
   for (const uint8_t needs_one : {0x00, 0x25, 0x28, 0x43, 0x51}) {
     EXPECT_EQ(packet({needs_one}), kGood | kError);
-    EXPECT_EQ(sense(), (std::array<uint8_t, 3>{2, 0x3a, 0}));
+    EXPECT_EQ(sense(), (std::array<uint8_t, 3>{2, 0x3a, 1})) << "the tray is closed";
   }
   EXPECT_EQ(answer({0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8})[5], 0);
 }
@@ -179,7 +182,50 @@ TEST_F(DriveOnIde, ALockedTrayStaysIn) {
   answer({0x1e, 0, 0, 0, 0});
   EXPECT_EQ(packet({0x1b, 0, 0, 0, 2}), kGood);
   EXPECT_EQ(packet({0x00}), kGood | kError);
-  EXPECT_EQ(sense(), (std::array<uint8_t, 3>{2, 0x3a, 0}));
+  EXPECT_EQ(sense(), (std::array<uint8_t, 3>{2, 0x3a, 2})) << "the tray is open";
+  EXPECT_TRUE(drive->tray().open);
+  // Closed again, the same disc is a new one.
+  EXPECT_EQ(packet({0x1b, 0, 0, 0, 3}), kGood);
+  EXPECT_EQ(packet({0x00}), kGood | kError);
+  EXPECT_EQ(sense(), (std::array<uint8_t, 3>{6, 0x28, 0}));
+  EXPECT_EQ(answer(read10(4, 1)), sectors(4, 1));
+}
+
+TEST_F(DriveOnIde, MediaAreChangedFromOutside) {
+  make();
+  EXPECT_EQ(answer(read10(4, 1)), sectors(4, 1));
+  drive->set_medium(nullptr);
+  EXPECT_EQ(packet(read10(4, 1)), kGood | kError);
+  EXPECT_EQ(sense(), (std::array<uint8_t, 3>{2, 0x3a, 1}));
+  EXPECT_EQ(answer({0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8})[4], 3) << "media removal, told once";
+  EXPECT_EQ(answer({0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8})[4], 0);
+  drive->set_medium(&*image->disk);
+  EXPECT_EQ(answer({0x12, 0, 0, 0, 36}).size(), 36U) << "INQUIRY does not tell of it";
+  EXPECT_EQ(packet(read10(4, 1)), kGood | kError);
+  EXPECT_EQ(sense(), (std::array<uint8_t, 3>{6, 0x28, 0})) << "the medium may have changed";
+  EXPECT_EQ(answer(read10(4, 1)), sectors(4, 1));
+  EXPECT_EQ(answer({0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8}).substr(4, 2), std::string({2, 2})) << "new media, present";
+}
+
+TEST_F(DriveOnIde, AMediumTakenOutInMidReadEndsIt) {
+  make();
+  packet(read10(4, 100), 2048);
+  drive->set_medium(nullptr);
+  uint8_t status = get(7);
+  while (status & kDataRequest) {  // what was read before
+    read_data(get(4) | get(5) << 8);
+    status = wait();
+  }
+  EXPECT_EQ(status, kGood | kError);
+  EXPECT_EQ(sense()[0], 2);
+}
+
+TEST_F(DriveOnIde, ItsButtonAsksTheGuest) {
+  make();
+  answer({0x1e, 0, 0, 0, 1});
+  EXPECT_TRUE(drive->tray().locked);
+  drive->press_button();
+  EXPECT_EQ(answer({0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8})[4], 1);
 }
 
 TEST_F(DriveOnIde, TellsOfErrorsOfTheImage) {
