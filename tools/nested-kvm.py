@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Proves Lodge on the kernel's own KVM, on a machine without VT-x or SVM: a stock Debian kernel boots on QEMU's emulated
 AMD processor with SVM, loads Debian's own kvm and kvm-amd modules, and there the engine suite runs, `lodge check` must
-choose kvm, and `lodge run --engine kvm` takes a stock guest to its prompt and through its power off.
+choose kvm, and `lodge run --engine kvm` takes a stock guest to its prompt and through its power off: by its kernel, and by
+SeaBIOS and GRUB from a CD.
 
     tools/nested-kvm.py [--build build] [--verbose] [--suite-only] [--filter GTEST_FILTER]
 
@@ -19,6 +20,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from console import Console, ConsoleError, PROMPT  # noqa: E402
+import grub_cd  # noqa: E402
 import guest_image  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -39,7 +41,11 @@ echo "nested: check ended with $?, engine $(sed -n 's/^  "engine": "\\(.*\\)".*/
 echo "nested: run begins"
 @LODGE@ run --engine kvm --kernel /nested/vmlinuz --initrd /nested/initrd --append "console=ttyS0 quiet" -m 256M -c 2
 echo "nested: run ended with $?"
+echo "nested: run begins"
+@LODGE@ run --engine kvm --cdrom /nested/cd.iso --net none -m 256M -c 2
+echo "nested: run ended with $?"
 """
+FIRMWARE = ("bios-256k.bin", "vgabios-stdvga.bin")
 
 
 def provide_kernel():
@@ -68,6 +74,11 @@ def outer_image(kernel, options, scratch):
         inner = os.path.join(scratch, "inner-initrd")
         guest_image.flavour_image(kernel).write(inner)
         archive.host_file(inner, "nested/initrd")
+        pc = os.path.join(scratch, "pc-initrd")
+        guest_image.flavour_image(kernel, pc=True).write(pc)
+        archive.host_file(grub_cd.make(scratch, os.path.join(kernel, "vmlinuz"), pc, "console=ttyS0 quiet"), "nested/cd.iso")
+        for name in FIRMWARE:
+            archive.host_file(os.path.join("/usr/share/seabios", name), f"usr/share/seabios/{name}")
     path = os.path.join(scratch, "initrd")
     archive.write(path)
     return path
@@ -98,10 +109,15 @@ def follow(console, options, verdict):
         return
     ended = console.expect(r"nested: check ended with (\d+), engine (\w*)\s", options.time_limit)
     verdict.note("lodge check", ended.group(1) == "0" and ended.group(2) == "kvm", f"exit code {ended.group(1)}, engine '{ended.group(2)}'")
+    for way in ("by its kernel", "by firmware from a CD"):
+        follow_run(console, options, verdict, way)
+
+
+def follow_run(console, options, verdict, way):
     console.expect("nested: run begins", options.time_limit)
     began = time.monotonic()
     found = console.expect(rf"({PROMPT})|nested: run ended with \d+\s", options.time_limit)
-    verdict.note("lodge run --engine kvm reaches the guest's prompt", found.group(1) is not None, f"after {time.monotonic() - began:.0f} s")
+    verdict.note(f"lodge run --engine kvm reaches the guest's prompt, {way}", found.group(1) is not None, f"after {time.monotonic() - began:.0f} s")
     if found.group(1) is None:
         return
     # What is typed differs from what is printed, so that the terminal's echo does not count as the answer.
@@ -145,7 +161,11 @@ def main():
     if kernel is None:
         print("skipped: there is no Debian kernel to boot (tools/guest-kernels.sh amd64)")
         return SKIPPED
-    return run(kernel, options)
+    try:
+        return run(kernel, options)
+    except (grub_cd.CannotMake, OSError) as error:
+        print(f"skipped: {error}")
+        return SKIPPED
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import time
 
 from harness import (BOOT_SECONDS, CASES, COMMAND_SECONDS, END_SECONDS, HERE, PROMPT, Bench, Console, ConsoleError, Skip, answer, case,
                      check, guest_image, kernel_complaints, power_off, reach_prompt)
+import grub_cd
 import debian_cases  # noqa: F401  (its cases are for the asking)
 import device_cases  # noqa: F401
 import install_cases  # noqa: F401
@@ -489,7 +490,7 @@ def main():
     parser.add_argument("--engine", default="auto")
     parser.add_argument("case", choices=sorted(CASES))
     parser.add_argument("--flavour", default="cloud-amd64", choices=("amd64", "cloud-amd64", "686-pae"))
-    parser.add_argument("--platform", default=pc_cases.BIOS, choices=(pc_cases.BIOS, pc_cases.UEFI), help="install: by this firmware")
+    parser.add_argument("--platform", default=grub_cd.BIOS, choices=(grub_cd.BIOS, grub_cd.UEFI), help="install: by this firmware")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--times", type=int, default=1, help="lockstep and stress: the guest's work so many times")
     parser.add_argument("--signal", default="SIGTERM", choices=("SIGTERM", "SIGINT"))

@@ -9,6 +9,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "tools"))
 
 from console import DEBIAN_GREETING, PROMPT, READY, Console, ConsoleError  # noqa: E402  (the path above comes first)
+import grub_cd  # noqa: E402, F401
 import guest_image  # noqa: E402
 
 BOOT_SECONDS = 360

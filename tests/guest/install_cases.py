@@ -9,8 +9,9 @@ import os
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
 from device_cases import image_tool, no_complaints
-from harness import BOOT_SECONDS, Console, Skip, answer, case, check
-from pc_cases import BIOS, OVMF, UEFI, grub_cd, pc_command
+from grub_cd import BIOS, UEFI
+from harness import Console, Skip, answer, case, check
+from pc_cases import OVMF, boot_cd, pc_command
 
 INSTALL_SECONDS = 3000
 
@@ -59,7 +60,7 @@ def install(bench):
     if firmware and not os.path.exists(OVMF):
         raise Skip("no UEFI firmware: install the package ovmf")
     system = Debian(bench)
-    cd = grub_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), "console=ttyS0 root=/dev/vda quiet",
+    cd = boot_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), "console=ttyS0 root=/dev/vda quiet",
                  platform=platform)
     disk = bench.path("disk.qcow2")
     image_tool(bench, "create", "-q", "-f", "qcow2", disk, "10G")

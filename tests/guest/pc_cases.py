@@ -2,45 +2,25 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import subprocess
 
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
 from device_cases import MIB, check_digest, image_tool, no_complaints, noise, read_file
-from harness import BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, Skip, answer, case, check, guest_image, power_off, reach_prompt
+from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, grub_cd, guest_image,
+                     power_off, reach_prompt)
+from grub_cd import BIOS, UEFI
 
-GRUB = """serial --unit=0 --speed=115200
-terminal_input serial console
-terminal_output serial console
-set timeout=0
-menuentry "guest" {{
-  linux /boot/vmlinuz {append}
-  initrd /boot/initrd
-}}
-"""
-
-
-BIOS, UEFI = "i386-pc", "x86_64-efi"
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 
 
-def grub_cd(bench, kernel, initrd, append, files=(), platform=BIOS):
-    """A CD that boots the kernel; `files` are further ones, of a name and bytes each."""
-    tool = shutil.which("grub-mkrescue")
-    if not tool or not shutil.which("xorriso") or not os.path.isdir(f"/usr/lib/grub/{platform}"):
-        raise Skip(f"no grub-mkrescue with GRUB for {platform}: install grub-common, grub-pc-bin, grub-efi-amd64-bin, xorriso and mtools")
-    tree, cd = bench.path("tree"), bench.path("cd.iso")
-    os.makedirs(os.path.join(tree, "boot", "grub"))
-    shutil.copy(kernel, os.path.join(tree, "boot", "vmlinuz"))
-    shutil.copy(initrd, os.path.join(tree, "boot", "initrd"))
-    for name, data in [("boot/grub/grub.cfg", GRUB.format(append=append).encode()), *files]:
-        with open(os.path.join(tree, name), "wb") as out:
-            out.write(data)
-    made = subprocess.run([tool, "-d", f"/usr/lib/grub/{platform}", "-o", cd, tree], capture_output=True, text=True, timeout=COMMAND_SECONDS,
-                          check=False)
-    check(made.returncode == 0, f"grub-mkrescue failed:\n{made.stdout}{made.stderr}")
-    return cd
+def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS):
+    try:
+        return grub_cd.make(bench.folder, kernel, initrd, append, files, platform)
+    except grub_cd.CannotMake as error:
+        if error.missing:
+            raise Skip(str(error)) from error
+        raise ConsoleError(str(error)) from error
 
 
 def pc_command(bench, *arguments, cpus=1, memory="512M"):
@@ -69,7 +49,7 @@ def pc_cd(bench):
     initrd = bench.path("initrd")
     guest_image.flavour_image(folder, pc=True).write(initrd)
     content, disk = noise(MIB, 3), bench.path("disk", noise(8 * MIB, 4))
-    cd = grub_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", [("content", content)])
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", [("content", content)])
     with booted(pc_command(bench, "--cdrom", cd, "--drive", f"file={disk},format=raw", cpus=2)) as guest:
         check(answer(guest, "nproc") == "2", "both processors are there")
         # The firmware's tables make all of them go when they read hot-plug registers that are not there.
@@ -100,7 +80,7 @@ def pc_disk(bench):
     system = Debian(bench)
     # By its serial number: which of two disks is found first is up to the kernel.
     root = "/dev/disk/by-id/ata-LODGE_HARDDISK_ROOT1"
-    cd = grub_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), f"console=ttyS0 root={root} quiet")
+    cd = boot_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), f"console=ttyS0 root={root} quiet")
     # Such a CD is a disk as well: it begins with a master boot record.
     loader, data = bench.path("loader.qcow2"), bench.path("data", noise(2 * MIB, 5))
     image_tool(bench, "convert", "-q", "-f", "raw", "-O", "qcow2", cd, loader)
@@ -128,7 +108,7 @@ def pc_uefi(bench):
     folder = bench.flavour_folder("cloud-amd64")
     initrd = bench.path("initrd")
     guest_image.flavour_image(folder, pc=True).write(initrd)
-    cd = grub_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", platform=UEFI)
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", platform=UEFI)
     disk = bench.path("disk", bytes(MIB))
     variable = "/sys/firmware/efi/efivars/Lodge-01234567-89ab-cdef-0123-456789abcdef"
     command = pc_command(bench, "--firmware", "uefi", "--cdrom", cd, "--drive", f"file={disk},format=raw", cpus=2)

@@ -11,7 +11,7 @@ import urllib.request
 
 from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, Console, ConsoleError, Skip, answer, case, check, guest_image, power_off, reach_prompt
 from device_cases import check_digest, no_complaints, noise
-from pc_cases import MIB, grub_cd, pc_command, wait_for_drives
+from pc_cases import MIB, boot_cd, pc_command, wait_for_drives
 from screen import Remote
 
 NAME = "pc-test"
@@ -45,7 +45,7 @@ def linux_with_screen(bench, *arguments):
     folder = bench.flavour_folder("cloud-amd64")
     initrd = bench.path("initrd")
     guest_image.flavour_image(folder, pc=True).write(initrd)
-    cd = grub_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=tty0 console=ttyS0")
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=tty0 console=ttyS0")
     with Console(pc_command(bench, "--cdrom", cd, *arguments)) as guest:
         guest.expect("SeaBIOS", BOOT_SECONDS)
         reach_prompt(guest)
@@ -241,7 +241,7 @@ def installer_dialogs(bench):
     """Debian's own installer from a CD: its dialog in the framebuffer, and its keyboard."""
     if not os.path.exists(os.path.join(INSTALLER, "linux")):
         raise Skip("no installer: install debian-installer-12-netboot-amd64")
-    cd = grub_cd(bench, os.path.join(INSTALLER, "linux"), os.path.join(INSTALLER, "initrd.gz"), "vga=788")
+    cd = boot_cd(bench, os.path.join(INSTALLER, "linux"), os.path.join(INSTALLER, "initrd.gz"), "vga=788")
     disk = bench.path("disk.qcow2")
     check(lodge(bench, "image", "create", "-q", "-f", "qcow2", disk, "10G").returncode == 0, "no disk")
     red, grey = b"\xaa\x00\x00", b"\xaa\xaa\xaa"
