@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that Lodge needs and that are missing, with apt; quick and silent when all is there.
 #
-#   tools/dependencies.sh [GROUP...]     groups: build demo debian test bench lint (default: build demo debian test)
+#   tools/dependencies.sh [GROUP...]     groups: build demo debian test long bench lint (default: build demo debian test)
 #
 # A package more? Add it to its group below, with what it is for.
 set -euo pipefail
@@ -36,7 +36,6 @@ test_packages=(
     stress-ng                               # verifies itself in guests
     grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools  # CDs that boot
     ovmf                                    # UEFI firmware
-    novnc chromium chromium-driver          # the viewer in a browser
     clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )
@@ -44,6 +43,10 @@ bench_packages=(
     qemu-system-x86                         # the peer
     xz-utils gzip openssl sqlite3 lua5.4 gcc libc6-dev zstd lz4
     iperf3                                  # the other end of the guest's network
+)
+long_packages=(
+    novnc chromium chromium-driver          # the screen in a browser
+    debian-installer-12-netboot-amd64       # dialogs
 )
 lint_packages=(clang-19 clang-tidy-19 clang-format-19)
 
@@ -105,9 +108,10 @@ for group in "$@"; do
         demo) wanted+=("${demo_packages[@]}") ;;
         debian) wanted+=("${debian_packages[@]}") ;;
         test) wanted+=("${test_packages[@]}") ;;
+        long) wanted+=("${long_packages[@]}") ;;
         bench) wanted+=("${bench_packages[@]}") ;;
         lint) wanted+=("${lint_packages[@]}") ;;
-        *) echo "usage: tools/dependencies.sh [build|demo|test|lint|bench]..." >&2; exit 2 ;;
+        *) echo "usage: tools/dependencies.sh [build|demo|debian|test|long|lint|bench]..." >&2; exit 2 ;;
     esac
 done
 
