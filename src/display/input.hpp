@@ -24,4 +24,14 @@ class MouseInput {
   virtual void move(int dx, int dy, int wheel, uint8_t buttons) = 0;
 };
 
+// A pointer that is where the person's is.
+class TabletInput {
+ public:
+  virtual ~TabletInput() = default;
+  static constexpr unsigned kMost = 0x7fff;
+  // From the upper left corner, 0 to kMost each.
+  virtual void point(unsigned x, unsigned y, int wheel, uint8_t buttons) = 0;
+  [[nodiscard]] virtual bool in_use() = 0;  // the guest listens to it
+};
+
 }  // namespace lodge::display

@@ -63,6 +63,22 @@ void Seat::key(Key key, bool down) {
   if (machine_.keyboard) machine_.keyboard->key(key, down);
 }
 
+void Seat::point(const Motion& motion) {
+  MutexLock lock(mutex_);
+  if (machine_.tablet && machine_.tablet->in_use() && picture_.width > 1 && picture_.height > 1) {
+    const auto scaled = [](unsigned value, unsigned size) {
+      return static_cast<unsigned>(uint64_t{std::min(value, size - 1)} * TabletInput::kMost / (size - 1));
+    };
+    return machine_.tablet->point(scaled(motion.x, picture_.width), scaled(motion.y, picture_.height), motion.wheel, motion.buttons);
+  }
+  if (machine_.mouse) machine_.mouse->move(motion.dx, motion.dy, motion.wheel, motion.buttons);
+}
+
+void Seat::place(const Place& place) {
+  MutexLock lock(mutex_);
+  if (machine_.tablet) machine_.tablet->point(place.x, place.y, 0, place.buttons);
+}
+
 void Seat::move(int dx, int dy, int wheel, uint8_t buttons) {
   MutexLock lock(mutex_);
   if (machine_.mouse) machine_.mouse->move(dx, dy, wheel, buttons);

@@ -17,6 +17,7 @@ class Seat {
     Screen* screen = nullptr;
     KeyboardInput* keyboard = nullptr;
     MouseInput* mouse = nullptr;
+    TabletInput* tablet = nullptr;
   };
   // The parts must live until the next call, which waits for those that use them.
   void connect(const Machine& machine) LODGE_EXCLUDES(mutex_);
@@ -29,6 +30,19 @@ class Seat {
   [[nodiscard]] bool has_screen() LODGE_EXCLUDES(mutex_);
 
   void key(Key key, bool down) LODGE_EXCLUDES(mutex_);
+  // Where the person's pointer is on the picture, and how far it has moved: a tablet in use takes the first, else the mouse the second.
+  struct Motion {
+    unsigned x, y;
+    int dx, dy, wheel;
+    uint8_t buttons;
+  };
+  void point(const Motion& motion) LODGE_EXCLUDES(mutex_);
+  // By the tablet alone, in its own measure; nothing where there is none in use.
+  struct Place {
+    unsigned x, y;
+    uint8_t buttons;
+  };
+  void place(const Place& place) LODGE_EXCLUDES(mutex_);
   void move(int dx, int dy, int wheel, uint8_t buttons) LODGE_EXCLUDES(mutex_);
 
  private:

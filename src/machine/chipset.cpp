@@ -99,8 +99,8 @@ class I440FxChipset final : public Chipset {
 
 PciPlaces pci_places(Kind kind) {
   switch (kind) {
-    case Kind::Direct: return {.display = 0, .first_nic = 1, .entropy = 5, .balloon = 6, .console = 7, .first_drive = 8};
-    case Kind::Pc: return {.display = 2, .first_nic = 3, .entropy = 7, .balloon = 8, .console = 9, .first_drive = 10};
+    case Kind::Direct: return {.display = 0, .first_nic = 1, .entropy = 5, .balloon = 6, .console = 7, .usb = 0, .first_drive = 8};
+    case Kind::Pc: return {.display = 2, .first_nic = 3, .entropy = 7, .balloon = 8, .console = 9, .usb = 10, .first_drive = 11};
   }
   return {};
 }

@@ -20,7 +20,7 @@ namespace lodge::machine {
 
 // Device numbers on PCI bus 0. Cards come before disks, so that their names in the guest stay when disks are added.
 struct PciPlaces {
-  unsigned display, first_nic, entropy, balloon, console, first_drive;
+  unsigned display, first_nic, entropy, balloon, console, usb, first_drive;
 };
 [[nodiscard]] PciPlaces pci_places(Kind kind);
 

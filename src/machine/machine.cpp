@@ -240,8 +240,12 @@ Result<> Machine::create_graphics() {
     graphics_ = std::make_unique<devices::vga::Card>(*video_memory_, parts_.vga_rom, *clock_);
     TRY(graphics_->attach(pc_->ports(), pc_->mmio()));
     TRY(pc_->plug(*graphics_, pci_places(config.kind()).display));
+    tablet_ = std::make_unique<devices::usb::Tablet>();
+    usb_ = std::make_unique<devices::usb::Xhci>(*memory_, *clock_);
+    usb_->attach(1, *tablet_);
+    TRY(pc_->plug(*usb_, pci_places(config.kind()).usb));
   }
-  parts_.seat.connect({.screen = graphics_.get(), .keyboard = &pc_->keyboard(), .mouse = &pc_->keyboard()});
+  parts_.seat.connect({.screen = graphics_.get(), .keyboard = &pc_->keyboard(), .mouse = &pc_->keyboard(), .tablet = tablet_.get()});
   return {};
 }
 

@@ -19,6 +19,8 @@
 #include "devices/ata/optical_drive.hpp"
 #include "devices/flash/parallel_flash.hpp"
 #include "devices/fw_cfg.hpp"
+#include "devices/usb/tablet.hpp"
+#include "devices/usb/xhci.hpp"
 #include "devices/virtio/balloon/balloon.hpp"
 #include "devices/virtio/console/console.hpp"
 #include "devices/virtio/pci_transport.hpp"
@@ -131,6 +133,8 @@ class Machine {
   std::unique_ptr<Clock> clock_;               // the chips'
   std::unique_ptr<VideoMemory> video_memory_;  // null: no graphics card
   std::unique_ptr<devices::vga::Card> graphics_;
+  std::unique_ptr<devices::usb::Tablet> tablet_;
+  std::unique_ptr<devices::usb::Xhci> usb_;
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
   std::vector<std::pair<const Drive*, devices::ata::OpticalDrive*>> optical_;
   devices::virtio::Balloon* balloon_ = nullptr;  // null: none

@@ -108,6 +108,7 @@ Answer input_send_event(const Context& c) {
   const auto events = c.arguments.find("events");
   if (events == c.arguments.end() || !events->is_array()) return refuse("Parameter 'events' is missing");
   int dx = 0, dy = 0;
+  auto& [x, y, buttons] = c.commands.pointer();
   for (const json& event : *events) {
     const std::string type = event.is_object() ? text_of(event, "type") : std::string();
     const auto data = event.is_object() ? event.find("data") : event.end();
@@ -121,11 +122,27 @@ Answer input_send_event(const Context& c) {
       const auto value = data->find("value");
       if (value == data->end() || !value->is_number_integer()) return refuse("a movement's 'value' must be a number");
       (text_of(*data, "axis") == "y" ? dy : dx) += static_cast<int>(std::clamp<int64_t>(value->get<int64_t>(), -10000, 10000));
+    } else if (type == "abs") {
+      const auto value = data->find("value");
+      if (value == data->end() || !value->is_number_unsigned() || *value > display::TabletInput::kMost)
+        return refuse("a place's 'value' must be a number from 0 to 32767");
+      (text_of(*data, "axis") == "y" ? y : x) = value->get<unsigned>();
+    } else if (type == "btn") {
+      const std::string button = text_of(*data, "button");
+      const auto bit = static_cast<uint8_t>(button == "left"     ? display::kLeft
+                                            : button == "right"  ? display::kRight
+                                            : button == "middle" ? display::kMiddle
+                                                                 : 0);
+      if (bit == 0) return refuse(fmt::format("there is no button '{}'", button));
+      buttons = static_cast<uint8_t>(data->value("down", true) ? buttons | bit : buttons & ~bit);
     } else {
       return refuse(fmt::format("events of type '{}' are not known", type));
     }
   }
-  if (dx != 0 || dy != 0) c.target.seat().move(dx, dy, 0, 0);
+  if (dx != 0 || dy != 0)
+    c.target.seat().move(dx, dy, 0, buttons);
+  else
+    c.target.seat().place({.x = x, .y = y, .buttons = buttons});
   return json::object();
 }
 

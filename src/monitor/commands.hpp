@@ -28,6 +28,13 @@ class Commands {
   [[nodiscard]] std::expected<nlohmann::json, CommandError> execute(std::string_view command, const nlohmann::json& arguments);
   [[nodiscard]] static nlohmann::json version();
 
+  // Where clients have put the pointer, 0 to 32767 each, and which buttons they hold.
+  struct Pointer {
+    unsigned x = 0, y = 0;
+    uint8_t buttons = 0;
+  };
+  [[nodiscard]] Pointer& pointer() { return pointer_; }
+
   // Keys that are to go up later, and when.
   void hold(std::vector<display::Key> keys, uint64_t ns);
 
@@ -40,6 +47,7 @@ class Commands {
 
   Target& target_;
   EventLoop& loop_;
+  Pointer pointer_;
   EventLoop::Handle deadline_ = 0;
   std::vector<Held> held_;
 };

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -40,9 +41,9 @@ def screen_firmware(bench):
 
 
 @contextlib.contextmanager
-def linux_with_screen(bench, *arguments):
+def linux_with_screen(bench, *arguments, flavour="cloud-amd64"):
     """Stock Linux on the PC: its shell on the serial port, its first terminal on the screen."""
-    folder = bench.flavour_folder("cloud-amd64")
+    folder = bench.flavour_folder(flavour)
     initrd = bench.path("initrd")
     guest_image.flavour_image(folder, pc=True).write(initrd)
     cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=tty0 console=ttyS0")
@@ -89,6 +90,44 @@ def cd_changed(bench):
         check(missing.returncode == 2 and "none.iso" in missing.stderr, f"a file that is not there: {missing.stderr}")
         other = lodge(bench, "eject", NAME, "cd1")
         check(other.returncode == 2 and "cd0 is the last" in other.stderr, f"a drive that is not there: {other.stderr}")
+        no_complaints(guest)
+        power_off(guest)
+
+
+def qmp(bench, name, *commands):
+    """Commands of QMP, each of a name and arguments, over the machine's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(COMMAND_SECONDS)
+        connection.connect(os.path.join(bench.folder, "lodge", f"{name}.sock"))
+        stream = connection.makefile("rw", encoding="utf-8")
+        check("QMP" in json.loads(stream.readline()), "no greeting")
+        for command, arguments in (("qmp_capabilities", {}), *commands):
+            stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            stream.flush()
+            answered = json.loads(stream.readline())
+            while "event" in answered:
+                answered = json.loads(stream.readline())
+            check("return" in answered, f"{command}: {answered}")
+
+
+@case
+def tablet(bench):
+    """Linux's own driver finds the tablet on USB and hears where the pointer is and which button is down."""
+    with linux_with_screen(bench, flavour="amd64") as (guest, _):
+        answer(guest, "until grep -q 'USB Tablet' /proc/bus/input/devices; do sleep 0.1; done")
+        handlers = answer(guest, "grep -A4 'USB Tablet' /proc/bus/input/devices | grep Handlers")
+        event = re.search(r"event\d+", handlers).group()
+        answer(guest, f"until [ -c /dev/input/{event} ]; do sleep 0.1; done")
+        # The device is open before the event comes.
+        guest.type(f"{{ echo now $((1 + 1)) listening; dd bs=24 count=5 2>/dev/null | od -An -v -t x1 -w24 | cut -c 49-; }} </dev/input/{event}\n")
+        guest.expect("now 2 listening", COMMAND_SECONDS)
+        qmp(bench, NAME, ("input-send-event", {"events": [{"type": "abs", "data": {"axis": "x", "value": 0x4001}},
+                                                          {"type": "abs", "data": {"axis": "y", "value": 0x2002}},
+                                                          {"type": "btn", "data": {"button": "left", "down": True}}]}))
+        # Types and codes of <linux/input-event-codes.h>: EV_MSC with the button's usage first, EV_KEY, then EV_ABS twice, EV_SYN.
+        for line in ("04 00 04 00 01 00 09 00", "01 00 10 01 01 00 00 00", "03 00 00 00 01 40 00 00", "03 00 01 00 02 20 00 00",
+                     "00 00 00 00 00 00 00 00"):
+            guest.expect(line, COMMAND_SECONDS)
         no_complaints(guest)
         power_off(guest)
 

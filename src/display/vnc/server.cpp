@@ -21,7 +21,7 @@ namespace lodge::display::vnc {
 
 namespace {
 
-constexpr Address kUsualVnc{.port = 5900, .tries = 100}, kUsualWeb{.port = 6080, .tries = 100};
+const Address kUsualVnc{.port = 5900, .tries = 100}, kUsualWeb{.port = 6080, .tries = 100};
 constexpr uint64_t kFrameNs = kSecondNs / 30;
 constexpr uint64_t kPatienceNs = 5 * kSecondNs;  // for a browser's first words
 constexpr int kLongestWaitMs = 2000;             // for a viewer that does not read
@@ -147,7 +147,7 @@ class RfbServer final : public Server {
     screen_->ptrAddEvent = &pointer_event;
     if (!password_.empty()) {
       passwords_[0] = password_.data();
-      screen_->authPasswdData = passwords_.data();
+      screen_->authPasswdData = static_cast<void*>(passwords_.data());
       screen_->passwordCheck = &rfbCheckPasswordByList;
     }
     rfbInitServer(screen_);
@@ -274,7 +274,9 @@ class RfbServer final : public Server {
     const std::unique_ptr<Viewer> viewer(&viewer_of(client));
     // Nobody is there any more to let them go.
     for (const Key key : viewer->keys) viewer->server->seat_.key(key, false);
-    if (viewer->buttons != 0) viewer->server->seat_.move(0, 0, 0, 0);
+    if (viewer->buttons != 0 && viewer->x >= 0)
+      viewer->server->seat_.point(
+          {.x = static_cast<unsigned>(viewer->x), .y = static_cast<unsigned>(viewer->y), .dx = 0, .dy = 0, .wheel = 0, .buttons = 0});
   }
 
   static void press(Viewer& viewer, Key key, bool down) {
@@ -290,7 +292,8 @@ class RfbServer final : public Server {
     if (const auto key = key_of_keysym(keysym, *viewer.server->layout_)) press(viewer, *key, down != 0);
   }
 
-  // RFC 6143, 7.5.5: buttons 1 to 5 are left, middle, right, wheel up, wheel down. The machine's mouse knows movements only.
+  // RFC 6143, 7.5.5: buttons 1 to 5 are left, middle, right, wheel up, wheel down. A mouse wants to know how far it has moved, a tablet
+  // where it is.
   static void pointer_event(int mask, int x, int y, rfbClientPtr client) {
     Viewer& viewer = viewer_of(client);
     const auto buttons = static_cast<uint8_t>((mask & 1 ? kLeft : 0) | (mask & 2 ? kMiddle : 0) | (mask & 4 ? kRight : 0));
@@ -300,7 +303,12 @@ class RfbServer final : public Server {
     viewer.x = x;
     viewer.y = y;
     viewer.buttons = buttons;
-    viewer.server->seat_.move(dx, dy, wheel, buttons);
+    viewer.server->seat_.point({.x = static_cast<unsigned>(std::max(x, 0)),
+                                .y = static_cast<unsigned>(std::max(y, 0)),
+                                .dx = dx,
+                                .dy = dy,
+                                .wheel = wheel,
+                                .buttons = buttons});
   }
 
   // The viewer lists the pseudo-encoding; an empty rectangle of it says that its messages are understood.
