@@ -223,12 +223,19 @@ void Mc146818::write_register(unsigned index, uint8_t value) {
 }
 
 uint8_t Mc146818::read_byte(uint64_t offset) {
-  MutexLock lock(mutex_);
-  if (offset == 0) return 0xff;  // the index is write-only
-  catch_up();
-  update_pin();
-  const uint8_t value = read_register(index_);
-  update_pin();
+  uint8_t value = 0xff;  // the index is write-only
+  bool armed = false;
+  {
+    MutexLock lock(mutex_);
+    if (offset == 0) return value;
+    catch_up();
+    update_pin();
+    value = read_register(index_);
+    update_pin();
+    // Taking note of an interrupt makes way for the next one.
+    armed = index_ == kRegisterC && (memory_[kRegisterB] & (kBPeriodic | kBAlarm | kBUpdate)) != 0;
+  }
+  if (armed && changed_) changed_();
   return value;
 }
 

@@ -26,12 +26,12 @@ class Rtc : public testing::Test {
   }
   FakeClock clock{kLeapDay};
   bool line = false;
-  int rises = 0;
+  int rises = 0, told = 0;
   Mc146818 rtc{IrqPin([this](bool level) {
                  line = level;
                  rises += level;
                }),
-               clock};
+               clock, [this] { ++told; }};
 };
 
 TEST_F(Rtc, ShowsTheHostsTimeInBcd) {
@@ -119,6 +119,19 @@ TEST_F(Rtc, PeriodicInterruptAtTheSelectedRate) {
   EXPECT_EQ(rtc.deadline(), clock.monotonic_ns() + kSecondNs / 2);
   set(kA, 0x20);
   EXPECT_EQ(rtc.deadline(), kNever);
+}
+
+// Whoever waits for the deadline slept on since the flag rose: there was none to wait for.
+TEST_F(Rtc, TheNextPeriodBeginsWhenRegisterCIsRead) {
+  set(kA, 0x26);
+  set(kB, 0x42);
+  advance(kSecondNs / 1000);
+  EXPECT_TRUE(line);
+  EXPECT_EQ(rtc.deadline(), kNever);
+  const int before = told;
+  get(kC);
+  EXPECT_NE(rtc.deadline(), kNever);
+  EXPECT_GT(told, before) << "the deadline has moved, and nobody heard of it";
 }
 
 TEST_F(Rtc, AlarmMatchesTheTimeOfDay) {
