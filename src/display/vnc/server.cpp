@@ -125,11 +125,8 @@ class RfbServer final : public Server {
     title_ = title;
     rfbLog = rfbErr = &log_line;
     rfbMaxClientWait = kLongestWaitMs;
-    static int encodings[] = {kExtendedKeys, 0};
-    static rfbProtocolExtension extension{
-        .pseudoEncodings = encodings, .enablePseudoEncoding = &extended_keys_wanted, .handleMessage = &qemu_message};
     static std::once_flag registered;
-    std::call_once(registered, [] { rfbRegisterProtocolExtension(&extension); });
+    std::call_once(registered, [] { rfbRegisterProtocolExtension(&extension()); });
     picture_.resize(kFirstWidth, kFirstHeight);
     screen_ = rfbGetScreen(nullptr, nullptr, kFirstWidth, kFirstHeight, 8, 3, 4);
     if (!screen_) return fail(ErrorKind::Internal, "the VNC server does not start");
@@ -311,6 +308,13 @@ class RfbServer final : public Server {
                                 .buttons = buttons});
   }
 
+  // The library keeps a pointer to it.
+  static rfbProtocolExtension& extension() {
+    static std::array<int, 2> encodings{kExtendedKeys, 0};
+    static rfbProtocolExtension one{
+        .pseudoEncodings = encodings.data(), .enablePseudoEncoding = &extended_keys_wanted, .handleMessage = &qemu_message};
+    return one;
+  }
   // The viewer lists the pseudo-encoding; an empty rectangle of it says that its messages are understood.
   static rfbBool extended_keys_wanted(rfbClientPtr client, void**, int encoding) {
     if (encoding != kExtendedKeys) return FALSE;
