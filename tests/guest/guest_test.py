@@ -27,6 +27,7 @@ import debian_cases  # noqa: F401  (its cases are for the asking)
 import device_cases  # noqa: F401
 import install_cases  # noqa: F401
 import pc_cases  # noqa: F401
+import program_cases  # noqa: F401
 import screen_cases  # noqa: F401
 import workload_image
 
