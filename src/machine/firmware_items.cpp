@@ -42,6 +42,8 @@ Result<> describe_machine(devices::FwCfg& fw_cfg, const MemoryMap& map, const Co
   TRY(fw_cfg.add_file("etc/e820", memory_ranges(map)));
   // SeaBIOS shows its screen on the serial port, where there is no other.
   TRY(fw_cfg.add_file("etc/sercon-port", number(0x3f8, 2)));
+  // How long SeaBIOS waits at each empty port of USB, in milliseconds: what is there is there from the beginning.
+  TRY(fw_cfg.add_file("etc/usb-time-sigatt", number(0, 4)));
   return {};
 }
 
