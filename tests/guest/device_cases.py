@@ -111,7 +111,7 @@ def two_writers(bench):
     image = bench.path("disk.qcow2")
     image_tool(bench, "create", "-q", "-f", "qcow2", image, "10M")
     with bench.booted(image) as guest:
-        second = subprocess.run(bench.command(image), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS,
+        second = subprocess.run(bench.command(image, "--name", "second"), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS,
                                 check=False)
         check(second.returncode == 2, f"the second machine: exit code {second.returncode}\n{second.stderr}")
         check(image in second.stderr and "use" in second.stderr, f"the message names no image in use:\n{second.stderr}")
