@@ -1,4 +1,5 @@
-// Whoever steers the process from outside, by signals or the control socket, steers the machine that runs now, over all resets.
+// Whoever steers the process from outside, by signals or the control socket, steers the machine that runs now; resets are none of his
+// business.
 //
 // Threads: main thread; quit() and quitting() also from the loop's posted work.
 #pragma once

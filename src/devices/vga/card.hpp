@@ -33,8 +33,7 @@ class Card final : public pci::Function, public display::Screen {
  public:
   static constexpr unsigned kPreferredWidth = 1280, kPreferredHeight = 800;
 
-  // `cells` null: text modes work without it, slowly.
-  Card(LinearMemory& memory, CellWindow* cells, std::span<const uint8_t> rom, const Clock& clock);
+  Card(LinearMemory& memory, std::span<const uint8_t> rom, const Clock& clock);
 
   [[nodiscard]] Result<> attach(PortBus& ports, MmioBus& memory);  // where VGAs are
 
