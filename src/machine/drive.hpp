@@ -31,7 +31,7 @@ struct DriveConfig {
   bool packed = false;  // packed rings offered
 };
 
-// "cd0", "cd1", ... of an optical drive, which is the so-manieth of its kind.
+// "cd0", "cd1", ...: an optical drive by its number among them.
 [[nodiscard]] std::string optical_name(unsigned number);
 
 class Drive {

@@ -141,7 +141,11 @@ Result<std::optional<monitor::NameClaim>> claim_name(const Config& config) {
     log::debug("this machine cannot be controlled by other commands: {}", folder.error().message);
     return std::optional<monitor::NameClaim>();
   }
-  return std::optional(TRY(monitor::NameClaim::take(*folder, monitor::make_name(config.name), !config.name_is_given)));
+  auto claim = monitor::NameClaim::take(*folder, monitor::make_name(config.name), !config.name_is_given);
+  if (claim) return std::optional(std::move(*claim));
+  if (config.name_is_given) return std::unexpected(std::move(claim.error()));
+  log::debug("this machine cannot be controlled by other commands: {}", claim.error().message);
+  return std::optional<monitor::NameClaim>();
 }
 
 // Null: nobody can look.

@@ -1,5 +1,4 @@
-// Whoever steers the process from outside, by signals or the control socket, steers the machine that runs now; resets are none of his
-// business.
+// Whoever steers the process from outside, by signals or the control socket, steers the machine that runs now, over all resets.
 //
 // Threads: main thread; quit() and quitting() also from the loop's posted work.
 #pragma once
