@@ -10,8 +10,8 @@
 #include <random>
 #include <string>
 
+#include "base/test_folder.hpp"
 #include "block/raw.hpp"
-#include "block/test_folder.hpp"
 
 namespace lodge::block {
 namespace {
@@ -36,7 +36,7 @@ class Files : public testing::TestWithParam<Way> {
     const auto result = context_->run(std::move(task));
     ASSERT_TRUE(result) << result.error().message;
   }
-  Folder folder_;
+  test::Folder folder_;
   std::unique_ptr<IoContext> context_;
   std::unique_ptr<File> file_;
 };
@@ -128,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(All, Files,
                          name_of);
 
 TEST(FileErrors, SayWhichFileAndWhat) {
-  const Folder folder;
+  const test::Folder folder;
   const auto context = IoContext::create().value();
   const auto message = [&](const std::string& path, const FileOptions& options = {}) {
     const auto opened = File::open(*context, path, options);
@@ -146,7 +146,7 @@ TEST(FileErrors, SayWhichFileAndWhat) {
 }
 
 TEST(FileLocks, TwoWritersAreRefused) {
-  const Folder folder;
+  const test::Folder folder;
   const auto context = IoContext::create().value();
   const std::string path = folder / "image";
   auto first = File::create(*context, path, {}).value();
@@ -165,7 +165,7 @@ TEST(FileLocks, TwoWritersAreRefused) {
 }
 
 TEST(FileLocks, AnImageInUseKeepsItsContents) {
-  const Folder folder;
+  const test::Folder folder;
   const auto context = IoContext::create().value();
   const std::string path = folder / "image";
   auto first = File::create(*context, path, {}).value();

@@ -11,7 +11,7 @@
 
 #include <random>
 
-#include "block/test_folder.hpp"
+#include "base/test_folder.hpp"
 
 namespace lodge::block {
 namespace {
@@ -71,7 +71,7 @@ class NbdTest : public testing::TestWithParam<IoContext::Kind> {
   }
   Result<> run(Task<Result<>> task) { return context_->run(std::move(task)); }
 
-  Folder folder_;
+  test::Folder folder_;
   const std::string socket_ = folder_ / "socket";
   std::unique_ptr<IoContext> context_;
 };

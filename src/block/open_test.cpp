@@ -7,8 +7,8 @@
 #include <array>
 #include <fstream>
 
+#include "base/test_folder.hpp"
 #include "block/qcow2/image.hpp"
-#include "block/test_folder.hpp"
 
 namespace lodge::block {
 namespace {
@@ -45,7 +45,7 @@ class Open : public testing::Test {
     return text;
   }
 
-  Folder folder_;
+  test::Folder folder_;
   std::unique_ptr<IoContext> context_;
 };
 

@@ -30,13 +30,20 @@ class Keys final : public KeyboardInput {
   std::vector<std::pair<Key, bool>> seen;
 };
 
-TEST(Seat, FollowsTheScreen) {
-  Seat seat;
+// Somebody has seen the first picture.
+class FollowedSeat : public testing::Test {
+ protected:
+  FollowedSeat() {
+    seat.connect({.screen = &screen});
+    seat.follow(copy, damage);
+  }
   FakeScreen screen;
-  seat.connect({.screen = &screen});
+  Seat seat;
   Picture copy;
   Damage damage;
-  seat.follow(copy, damage);
+};
+
+TEST_F(FollowedSeat, FollowsTheScreen) {
   ASSERT_TRUE(copy.has_size(4, 2));
   EXPECT_EQ(copy.pixels[7], 1U);
   damage.clear();
@@ -48,13 +55,7 @@ TEST(Seat, FollowsTheScreen) {
   EXPECT_EQ(damage.areas(), (std::vector<Rectangle>{{0, 0, 1, 1}}));
 }
 
-TEST(Seat, PicturesDoNotTakeDamageFromTheFollower) {
-  Seat seat;
-  FakeScreen screen;
-  seat.connect({.screen = &screen});
-  Picture copy;
-  Damage damage;
-  seat.follow(copy, damage);
+TEST_F(FollowedSeat, PicturesDoNotTakeDamageFromTheFollower) {
   damage.clear();
   screen.color = 2;
   EXPECT_EQ(seat.picture().pixels[0], 2U);
@@ -63,13 +64,7 @@ TEST(Seat, PicturesDoNotTakeDamageFromTheFollower) {
   EXPECT_FALSE(damage.empty());
 }
 
-TEST(Seat, ResizeIsDamageAllOver) {
-  Seat seat;
-  FakeScreen screen;
-  seat.connect({.screen = &screen});
-  Picture copy;
-  Damage damage;
-  seat.follow(copy, damage);
+TEST_F(FollowedSeat, ResizeIsDamageAllOver) {
   damage.clear();
   screen.width = 8;
   seat.follow(copy, damage);

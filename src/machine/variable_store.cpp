@@ -8,22 +8,11 @@
 #include <cstring>
 
 #include "base/log.hpp"
+#include "base/write_all.hpp"
 
 namespace lodge::machine {
 
 namespace {
-
-// 0, or an errno.
-int write_at(int fd, std::span<const uint8_t> bytes, uint64_t offset) {
-  while (!bytes.empty()) {
-    const ssize_t written = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return written < 0 ? errno : EIO;
-    bytes = bytes.subspan(static_cast<size_t>(written));
-    offset += static_cast<uint64_t>(written);
-  }
-  return 0;
-}
 
 std::unexpected<Error> refuse(const std::string& path, int error) {
   Error why = os_error(fmt::format("UEFI variables {}", path), error);
@@ -36,7 +25,7 @@ Result<> make(const std::string& path, std::span<const uint8_t> fresh) {
   const std::string beside = fmt::format("{}.{}.part", path, getpid());
   Fd fd(open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd) return refuse(path, errno);
-  int error = write_at(fd.get(), fresh, 0);
+  int error = write_all(fd.get(), fresh, 0);
   if (error == 0 && fdatasync(fd.get()) != 0) error = errno;
   // Somebody else may have made one meanwhile: theirs stays.
   if (error == 0 && link(beside.c_str(), path.c_str()) != 0 && errno != EEXIST)
@@ -88,7 +77,7 @@ std::span<uint8_t> VariableStore::bytes() const {
 
 void VariableStore::save(uint64_t offset, uint64_t length) const {
   if (!file_) return;
-  if (const int error = write_at(file_.get(), bytes().subspan(offset, length), offset); error != 0)
+  if (const int error = write_all(file_.get(), bytes().subspan(offset, length), offset); error != 0)
     log::error("UEFI variables {}: {}; what the guest has changed is lost when its machine ends", path_,
                os_error("cannot write", error).message);
 }

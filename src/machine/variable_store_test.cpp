@@ -1,23 +1,19 @@
 #include "machine/variable_store.hpp"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "base/test_folder.hpp"
 
 namespace lodge::machine {
 namespace {
 
 class UefiVariables : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "lodge-vars-XXXXXX";
-    folder = mkdtemp(pattern.data());
-    path = folder + "/vars";
-  }
-  void TearDown() override { std::filesystem::remove_all(folder); }
-  std::string folder, path;
+  const test::Folder folder;
+  const std::string path = folder / "vars";
   const std::vector<uint8_t> fresh = std::vector<uint8_t>(8192, 0x11);
 };
 
@@ -34,7 +30,7 @@ TEST_F(UefiVariables, AreMadeFromTheTemplateAndKept) {
   ASSERT_TRUE(store);
   EXPECT_EQ((*store)->bytes()[4097], 0x22);
   EXPECT_EQ((*store)->bytes()[5], 0x11) << "not saved";
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1) << "nothing is left beside it";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1) << "nothing is left beside it";
 }
 
 TEST_F(UefiVariables, BelongToOneMachineAtATime) {
@@ -52,7 +48,7 @@ TEST_F(UefiVariables, OtherFilesAreLeftAlone) {
   ASSERT_FALSE(store);
   EXPECT_EQ(store.error().kind, ErrorKind::Usage);
   EXPECT_EQ(std::filesystem::file_size(path), 8U);
-  const auto nowhere = VariableStore::open(folder + "/none/vars", fresh);
+  const auto nowhere = VariableStore::open(folder / "none/vars", fresh);
   ASSERT_FALSE(nowhere);
   EXPECT_NE(nowhere.error().kind, ErrorKind::Internal);
 }
@@ -62,7 +58,7 @@ TEST_F(UefiVariables, NeedNoFile) {
   ASSERT_TRUE(store);
   (*store)->bytes()[0] = 1;
   (*store)->save(0, 1);
-  EXPECT_TRUE(std::filesystem::is_empty(folder));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 }  // namespace

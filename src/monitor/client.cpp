@@ -2,10 +2,8 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <array>
-#include <cstring>
 
 #include "base/clock.hpp"
 #include "monitor/runtime_folder.hpp"
@@ -30,11 +28,7 @@ std::unexpected<Error> Client::hung() const {
 Result<Client> Client::connect(const std::string& name) {
   TRY(check_name(name));
   const RuntimeFolder folder = TRY(RuntimeFolder::open());
-  const std::string path = folder.socket_path(name);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return fail(ErrorKind::Usage, "the path of the machine's socket is too long: {}", path);
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const sockaddr_un address = TRY(address_of(folder.socket_path(name)));
   Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return os_fail("socket");
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {

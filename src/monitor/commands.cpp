@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/write_all.hpp"
 #include "display/keys.hpp"
 #include "display/png.hpp"
 
@@ -39,19 +40,10 @@ Result<> write_file(const std::string& path, std::span<const uint8_t> bytes) {
   const std::string beside = path + ".part";
   Fd fd(open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!fd) return os_fail(path);
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t written = write(fd.get(), bytes.data() + done, bytes.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      const int error = errno;
-      unlink(beside.c_str());
-      return os_fail(path, error);
-    }
-    done += static_cast<size_t>(written);
-  }
+  int error = write_all(fd.get(), bytes);
   fd.reset();
-  if (rename(beside.c_str(), path.c_str()) == 0) return {};
-  const int error = errno;
+  if (error == 0 && rename(beside.c_str(), path.c_str()) != 0) error = errno;
+  if (error == 0) return {};
   unlink(beside.c_str());
   return os_fail(path, error);
 }

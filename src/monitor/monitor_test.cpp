@@ -12,6 +12,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/test_folder.hpp"
 #include "monitor/client.hpp"
 #include "monitor/runtime_folder.hpp"
 #include "monitor/server.hpp"
@@ -21,15 +22,7 @@ namespace {
 
 using nlohmann::json;
 
-class Folder {
- public:
-  Folder() {
-    std::string pattern = testing::TempDir() + "lodge-monitor-XXXXXX";
-    path = mkdtemp(pattern.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string path;
-};
+using test::Folder;
 
 class FakeTarget final : public Target {
  public:
@@ -83,7 +76,7 @@ TEST(RuntimeFolder, NamesAreChecked) {
 
 TEST(RuntimeFolder, ANameIsInUseAsLongAsItsOwnerLives) {
   const Folder folder;
-  const RuntimeFolder names = RuntimeFolder::at(folder.path);
+  const RuntimeFolder names = RuntimeFolder::at(folder.path());
   {
     const auto first = NameClaim::take(names, "vm", false);
     ASSERT_TRUE(first) << first.error().message;
@@ -103,17 +96,17 @@ TEST(RuntimeFolder, ANameIsInUseAsLongAsItsOwnerLives) {
 
 TEST(RuntimeFolder, LeftoversAreClearedAway) {
   const Folder folder;
-  const RuntimeFolder names = RuntimeFolder::at(folder.path);
-  std::ofstream(folder.path + "/dead.sock") << "";
+  const RuntimeFolder names = RuntimeFolder::at(folder.path());
+  std::ofstream(folder.path() + "/dead.sock") << "";
   EXPECT_TRUE(names.names().empty());
-  EXPECT_TRUE(std::filesystem::is_empty(folder.path));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(RuntimeFolder, AFolderOfOthersIsRefused) {
   const Folder folder;
-  ASSERT_EQ(setenv("XDG_RUNTIME_DIR", folder.path.c_str(), 1), 0);
+  ASSERT_EQ(setenv("XDG_RUNTIME_DIR", folder.path().c_str(), 1), 0);
   EXPECT_TRUE(RuntimeFolder::open());
-  ASSERT_EQ(chmod((folder.path + "/lodge").c_str(), 0755), 0);
+  ASSERT_EQ(chmod((folder.path() + "/lodge").c_str(), 0755), 0);
   const auto refused = RuntimeFolder::open();
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::Permission);
@@ -138,7 +131,7 @@ TEST(JsonStream, FindsWhereValuesEnd) {
 class ControlSocket : public testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_EQ(setenv("XDG_RUNTIME_DIR", folder.path.c_str(), 1), 0);
+    ASSERT_EQ(setenv("XDG_RUNTIME_DIR", folder.path().c_str(), 1), 0);
     loop = std::move(*EventLoop::create());
     auto claimed = NameClaim::take(*RuntimeFolder::open(), "test", false);
     ASSERT_TRUE(claimed);
@@ -154,9 +147,7 @@ class ControlSocket : public testing::Test {
   }
   // A connection without a client's manners.
   Fd raw() {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, claim->path().c_str(), sizeof address.sun_path - 1);
+    const sockaddr_un address = *address_of(claim->path());
     Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     return fd;
@@ -237,7 +228,7 @@ TEST_F(ControlSocket, WrongArgumentsAreRefused) {
   EXPECT_FALSE(client->execute("send-key", {{"keys", {{{"type", "qcode"}, {"data", "a"}}}}, {"hold-time", -1}}));
   EXPECT_FALSE(client->execute("screendump"));
   EXPECT_FALSE(client->execute("screendump", {{"filename", "/x"}, {"format", "gif"}}));
-  EXPECT_FALSE(client->execute("screendump", {{"filename", folder.path + "/x.png"}})) << "there is no screen";
+  EXPECT_FALSE(client->execute("screendump", {{"filename", folder.path() + "/x.png"}})) << "there is no screen";
   EXPECT_FALSE(client->execute("input-send-event", {{"events", 5}}));
   EXPECT_FALSE(client->execute("query-name", json::array()));
   EXPECT_TRUE(client->execute("query-name"));

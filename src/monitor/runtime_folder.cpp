@@ -35,14 +35,6 @@ Result<> make_private(const std::string& path) {
   return {};
 }
 
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return fail(ErrorKind::Usage, "the path of the machine's socket is too long: {}", path);
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  return address;
-}
-
 // A connection to whoever listens there; nothing if nobody does. Not yet accepted, it says that the process lives, even if that stands
 // still.
 Result<std::optional<Fd>> try_connect(const std::string& path) {
@@ -56,6 +48,14 @@ Result<std::optional<Fd>> try_connect(const std::string& path) {
 }
 
 }  // namespace
+
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return fail(ErrorKind::Usage, "the path of the machine's socket is too long: {}", path);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
 
 Result<> check_name(std::string_view name) {
   if (!name.empty() && name.size() <= kLongestName && name[0] != '.' && name[0] != '-' && std::ranges::all_of(name, allowed)) return {};

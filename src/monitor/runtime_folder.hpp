@@ -7,6 +7,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include <string>
 #include <string_view>
@@ -21,6 +22,9 @@ namespace lodge::monitor {
 [[nodiscard]] Result<> check_name(std::string_view name);
 // The nearest name that check_name() takes.
 [[nodiscard]] std::string make_name(std::string_view wish);
+
+// A UNIX socket's. ErrorKind::Usage: the path is too long for one.
+[[nodiscard]] Result<sockaddr_un> address_of(const std::string& path);
 
 class RuntimeFolder {
  public:

@@ -10,6 +10,7 @@
 #include <array>
 #include <map>
 
+#include "base/write_all.hpp"
 #include "engine/soft/mmu/tlb.hpp"
 #include "engine/soft/translate/cache.hpp"
 #include "engine/soft/vcpu/host_faults.hpp"
@@ -164,11 +165,8 @@ Result<> Profile::write(std::span<const VcpuMemoryPtr> vcpus) {
     for (const auto& vcpu : vcpus) text += fmt::format(" {:>14}", vcpu->cpu.counter[i]);
     text += '\n';
   }
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t n = ::write(file_.get(), text.data() + done, text.size() - done);
-    if (n < 0) return os_fail("writing the profile");
-    done += static_cast<size_t>(n);
-  }
+  const int error = write_all(file_.get(), {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  if (error != 0) return os_fail("writing the profile", error);
   return {};
 }
 

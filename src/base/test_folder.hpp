@@ -5,21 +5,22 @@
 #include <filesystem>
 #include <string>
 
-namespace lodge::block {
+namespace lodge::test {
 
 class Folder {
  public:
   Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "lodge-block-XXXXXX").string();
+    std::string pattern = (std::filesystem::temp_directory_path() / "lodge-test-XXXXXX").string();
     path_ = mkdtemp(pattern.data());
   }
   ~Folder() { std::filesystem::remove_all(path_); }
   Folder(const Folder&) = delete;
   Folder& operator=(const Folder&) = delete;
+  [[nodiscard]] std::string path() const { return path_; }
   [[nodiscard]] std::string operator/(const std::string& name) const { return path_ / name; }
 
  private:
   std::filesystem::path path_;
 };
 
-}  // namespace lodge::block
+}  // namespace lodge::test
