@@ -160,7 +160,6 @@ Result<std::unique_ptr<display::vnc::Server>> open_display(const Config& config,
                                                  .title = steering.name() + " - Lodge"},
                                                 steering.seat()));
   steering.set_display(server->where());
-  log::write(log::Level::Info, fmt::format("the screen of {} is at {}", steering.name(), server->where()));
   return server;
 }
 
@@ -215,6 +214,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { steering.quit(); }));
   const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { steering.quit(); }); }));
   steering.set_peripherals(peripherals.get());
+  // Not before all else is known to be there.
+  if (viewers) log::write(log::Level::Info, fmt::format("the screen of {} is at {}", steering.name(), viewers->where()));
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
                                                 .kernel = kernel ? &*kernel : nullptr,
