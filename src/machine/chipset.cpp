@@ -23,7 +23,7 @@ class DirectChipset final : public Chipset {
     constexpr uint8_t kNoPicLine = 0xff;  // PCI 3.0, 6.2.4: these lines reach the IOAPIC only
     TRY(site.ports.attach(acpi::kPmBase, acpi::kPmBytes, site.acpi, "ACPI"));
     auto chipset = std::make_unique<DirectChipset>();
-    std::array<IrqPin, HostBridge::kPins> lines;
+    std::array<IrqPin, HostBridge::kLines> lines;
     for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = site.pin(acpi::kFirstPciIrq + i);
     chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
                                             .memory = site.mmio,
@@ -31,7 +31,7 @@ class DirectChipset final : public Chipset {
                                             .io = {acpi::kPciPorts, 0x10000 - acpi::kPciPorts},
                                             .memory32 = {kPciMemory, kPciMemoryBytes},
                                             .memory64 = {},
-                                            .ecam = kPciConfiguration,
+                                            .ecam = devices::pci::Window{kPciConfiguration, kPciConfigurationBytes},
                                             .send_message = site.send_message,
                                             .lines = lines,
                                             .interrupt_numbers = {kNoPicLine, kNoPicLine, kNoPicLine, kNoPicLine}}));
@@ -58,8 +58,9 @@ class I440FxChipset final : public Chipset {
 
   static Result<std::unique_ptr<Chipset>> create(const Site& site) {
     auto chipset = std::make_unique<I440FxChipset>(site);
-    std::array<IrqPin, HostBridge::kPins> lines;
-    for (uint32_t i = 0; i < HostBridge::kPins; ++i) lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
+    std::array<IrqPin, HostBridge::kLines> lines;
+    for (uint32_t i = 0; i < devices::chipset::Piix3::kLines; ++i)
+      lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
     chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
                                             .memory = site.mmio,
                                             .beside_config_address = site.beside_pci,

@@ -149,7 +149,8 @@ class HostBridge::Ecam final : public MmioDevice {
     const unsigned part = part_of(offset, size);
     for (unsigned i = 0; i < size; i += part) {
       const auto at = static_cast<uint32_t>(offset + i);
-      value |= static_cast<uint64_t>(bridge_.read_config(at >> 15, at >> 12 & 7, at & 0xfff, part)) << (8 * i);
+      const uint32_t read = at < kEcamBytes ? bridge_.read_config(at >> 15, at >> 12 & 7, at & 0xfff, part) : all_ones(part);
+      value |= uint64_t{read} << (8 * i);
     }
     return value;
   }
@@ -158,6 +159,7 @@ class HostBridge::Ecam final : public MmioDevice {
     const unsigned part = part_of(offset, size);
     for (unsigned i = 0; i < size; i += part) {
       const auto at = static_cast<uint32_t>(offset + i);
+      if (at >= kEcamBytes) return;
       bridge_.write_config(at >> 15, at >> 12 & 7, at & 0xfff, part, static_cast<uint32_t>(value >> (8 * i)) & all_ones(part));
     }
   }
@@ -191,8 +193,15 @@ Result<std::unique_ptr<HostBridge>> HostBridge::create(Board board) {
 Result<> HostBridge::attach() {
   TRY(board_.ports.attach(kConfigAddress, 4, *address_port_, "PCI configuration address"));
   TRY(board_.ports.attach(kConfigData, 4, *data_port_, "PCI configuration data"));
-  if (!board_.ecam) return {};
-  return board_.memory.attach(*board_.ecam, kEcamBytes, *ecam_, "PCI configuration");
+  show_ecam(board_.ecam);
+  return {};
+}
+
+void HostBridge::show_ecam(std::optional<Window> where) {
+  MutexLock lock(ecam_mutex_);
+  if (ecam_at_) board_.memory.detach(*ecam_at_);
+  ecam_at_.reset();
+  if (where && board_.memory.attach(where->base, where->size, *ecam_, "PCI configuration")) ecam_at_ = where->base;
 }
 
 Result<> HostBridge::plug(Function& function, unsigned device, unsigned number) {
@@ -291,7 +300,8 @@ Result<> HostBridge::assign_resources() {
   std::vector<Wanted> all;
   for (const auto& slot : slots_) {
     for (unsigned i = 0; i < Function::kRanges; ++i)
-      if (const BarKind kind = slot->function.bar(i).kind; kind != BarKind::None && kind != BarKind::Rom) all.push_back({&slot->function, i});
+      if (const BarKind kind = slot->function.bar(i).kind; kind != BarKind::None && kind != BarKind::Rom)
+        all.push_back({&slot->function, i});
     if (const unsigned pin = slot->function.interrupt_pin(); pin != 0)
       slot->function.set_interrupt_line(board_.interrupt_numbers[board_.line_of(slot->device, pin)]);
   }

@@ -1,12 +1,12 @@
 // The PCI host bridge with bus 0: configuration mechanism #1 at 0xCF8 and 0xCFC (PCI 3.0, 3.2.2.3.2), memory-mapped configuration (PCI
-// Express Base 4.0, 7.2.2), the windows in which BARs answer, and the four interrupt lines.
+// Express Base 4.0, 7.2.2), the windows in which BARs answer, and the interrupt lines.
 //
 // A BAR answers while its command bit is set, it lies in the window of its kind, and no other BAR that came first lies there. One that must
 // give way is placed as soon as the other has gone.
 //
 // Where there is no firmware, assign_resources() does what firmware would: it gives every BAR an address and enables decoding.
 //
-// Locks: the one on configuration space first, then those of the functions and of the buses, then that of the interrupt lines.
+// Locks: the one on configuration space first, then the ECAM's, those of the functions and of the buses, then that of the interrupt lines.
 // Threads: configuration and windows from any vCPU's thread; plug() and assign_resources() before the first of them runs.
 #pragma once
 
@@ -33,6 +33,7 @@ struct Window {
 class HostBridge {
  public:
   static constexpr unsigned kDevices = 32, kFunctions = 8, kPins = 4;
+  static constexpr unsigned kLines = 8;                      // interrupt lines that a board may have: PIRQA to PIRQH
   static constexpr uint64_t kEcamBytes = uint64_t{1} << 20;  // of one bus
   static constexpr uint16_t kConfigAddress = 0xcf8, kConfigData = 0xcfc;
 
@@ -42,10 +43,10 @@ class HostBridge {
     // Only a dword at 0xCF8 is this bridge's; all else there goes to what lies under it, such as the reset control at 0xCF9.
     const PortBus& beside_config_address;
     Window io, memory32, memory64;
-    std::optional<uint64_t> ecam;                       // none: a machine without memory-mapped configuration
-    SendMessage send_message;                           // any thread
-    std::array<IrqPin, kPins> lines;                    // level-triggered, driven from any thread
-    std::array<uint8_t, kPins> interrupt_numbers = {};  // what assign_resources() says of them in the interrupt line registers
+    std::optional<Window> ecam;                          // after power-on; none: show_ecam() says, or there is no such thing
+    SendMessage send_message;                            // any thread
+    std::array<IrqPin, kLines> lines;                    // level-triggered, driven from any thread
+    std::array<uint8_t, kLines> interrupt_numbers = {};  // what assign_resources() says of them in the interrupt line registers
     // Which line a device's pin (1: INTA#) leads to: the board's wiring, as the ACPI tables or the firmware must know it.
     unsigned (*line_of)(unsigned device, unsigned pin) = &HostBridge::line_of;
     Function* bridge = nullptr;  // what answers as device 0; null: a bridge without registers of its own. It outlives this object.
@@ -58,6 +59,9 @@ class HostBridge {
   // The function must outlive the bridge.
   Result<> plug(Function& function, unsigned device, unsigned number = 0) LODGE_EXCLUDES(mutex_);
   Result<> assign_resources() LODGE_EXCLUDES(mutex_);
+  // Where configuration is memory now, or that it is nowhere: a whole number of buses' kEcamBytes. A place that is taken is the guest's
+  // mistake: it is nowhere then. Also under the lock on configuration space.
+  void show_ecam(std::optional<Window> where) LODGE_EXCLUDES(ecam_mutex_);
 
   // The usual wiring.
   [[nodiscard]] static constexpr unsigned line_of(unsigned device, unsigned pin) { return (device + pin - 1) % kPins; }
@@ -89,9 +93,11 @@ class HostBridge {
   Mutex mutex_;
   uint32_t config_address_ LODGE_GUARDED_BY(mutex_) = 0;
   std::vector<std::unique_ptr<Slot>> slots_ LODGE_GUARDED_BY(mutex_);
+  Mutex ecam_mutex_;
+  std::optional<uint64_t> ecam_at_ LODGE_GUARDED_BY(ecam_mutex_);
   Mutex lines_mutex_;
   // Who asserts each line: a function's pin is one bit. Lines are shared, so one goes down with the last.
-  std::array<std::array<uint64_t, kDevices * kFunctions / 64>, kPins> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};
+  std::array<std::array<uint64_t, kDevices * kFunctions / 64>, kLines> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};
 };
 
 }  // namespace lodge::devices::pci

@@ -75,6 +75,22 @@ TEST(PciHostBridge, BothMechanismsReachTheSameRegisters) {
   EXPECT_EQ(board.memory.read(Board::kEcam + HostBridge::kEcamBytes, 4), kNothing) << "bus 1";
 }
 
+TEST(PciHostBridge, MemoryMappedConfigurationMoves) {
+  constexpr uint64_t kElsewhere = 0xb0000000;
+  Board board;
+  Card card("card", {{0, kMemory}});
+  ASSERT_TRUE(board.bridge->plug(card, 5));
+  board.bridge->show_ecam(Window{kElsewhere, 256 * HostBridge::kEcamBytes});
+  EXPECT_EQ(board.memory.read(Board::ecam(5, 0), 4), kNothing);
+  EXPECT_EQ(board.memory.read(Board::ecam(5, 0) - Board::kEcam + kElsewhere, 4), 0x56781234u);
+  const uint64_t bus1 = Board::ecam(5, 0) - Board::kEcam + kElsewhere + HostBridge::kEcamBytes;
+  EXPECT_EQ(board.memory.read(bus1, 4), kNothing);
+  board.memory.write(bus1 + 0x3c, 1, 0x2a);
+  EXPECT_EQ(board.read(5, 0x3c, 1), 0u) << "another bus";
+  board.bridge->show_ecam({});
+  EXPECT_EQ(board.memory.read(Board::ecam(5, 0) - Board::kEcam + kElsewhere, 4), kNothing);
+}
+
 TEST(PciHostBridge, PlacesAreTakenOnce) {
   Board board;
   Card a("a", {}), b("b", {});

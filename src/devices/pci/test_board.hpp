@@ -25,8 +25,8 @@ struct Board {
   std::unique_ptr<HostBridge> bridge;
 
   Board() {
-    std::array<IrqPin, 4> pins;
-    for (unsigned i = 0; i < pins.size(); ++i)
+    std::array<IrqPin, HostBridge::kLines> pins;
+    for (unsigned i = 0; i < lines.size(); ++i)
       pins[i] = IrqPin([this, i](bool level) {
         lines[i] = level;
         ++line_changes;
@@ -37,7 +37,7 @@ struct Board {
                                     .io = kIo,
                                     .memory32 = kMemory32,
                                     .memory64 = kMemory64,
-                                    .ecam = kEcam,
+                                    .ecam = Window{kEcam, HostBridge::kEcamBytes},
                                     .send_message = [this](uint64_t address, uint32_t data) { messages.emplace_back(address, data); },
                                     .lines = pins,
                                     .interrupt_numbers = {10, 11, 5, 7}});
