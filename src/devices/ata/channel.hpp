@@ -48,6 +48,7 @@ class Channel final : public Link {
 
   // --- Link
   [[nodiscard]] Mutex& mutex() override { return mutex_; }
+  [[nodiscard]] bool serial() const override { return false; }
   void move_block(Device& device, Direction direction, std::span<uint8_t> block, bool interrupt) override;
   void want_dma(Device& device, Direction direction, uint64_t bytes) override;
   void dma_moved(Device& device, uint64_t bytes) override;

@@ -10,8 +10,14 @@ void Device::set_signature() {
   registers.device &= kDeviceSecond;
 }
 
-void Device::reset() {
+// What is in flight counts no more, and keeps the buffer that it works on.
+void Device::abandon() {
   ++generation_;
+  if (in_flight_ != 0) buffer_ = std::make_shared<std::vector<uint8_t>>();
+}
+
+void Device::reset() {
+  abandon();
   asserts_interrupt = false;
   registers.error = 0x01;  // diagnostic code: passed
   set_signature();
@@ -42,7 +48,7 @@ void Device::fail(uint8_t error) {
 
 void Device::submit(storage::Disk& disk, block::Request request, std::function<void(bool ok)> then) {
   ++in_flight_;
-  disk.submit(std::move(request), [this, generation = generation_, then = std::move(then)](bool ok) mutable {
+  disk.submit(std::move(request), [this, generation = generation_, held = buffer_, then = std::move(then)](bool ok) mutable {
     MutexLock lock(link_.mutex());
     if (generation == generation_) then(ok);
     then = nullptr;  // what it holds of the guest's memory is let go of before anybody takes the device for idle

@@ -12,11 +12,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/mutex.hpp"
 #include "block/buffers.hpp"
+#include "devices/ata/identify.hpp"
 #include "devices/ata/registers.hpp"
 #include "devices/storage/disk.hpp"
 #include "memory/guest_memory.hpp"
@@ -24,6 +26,17 @@
 namespace lodge::devices::ata {
 
 enum class Direction : uint8_t { ToHost, ToDevice };
+
+// A command of the native queue (SATA 2.6, 13.6): READ or WRITE FPDMA QUEUED.
+struct QueuedCommand {
+  bool write = false, fua = false;
+  uint8_t tag = 0;
+  uint64_t sector = 0, count = 0;
+};
+// How it ended: the status and error registers, and whether that is an error.
+struct QueuedEnd {
+  uint8_t status = 0, error = 0;
+};
 
 class Device;
 using Announcement = std::shared_ptr<memory::AnnouncedWrites>;
@@ -33,6 +46,8 @@ class Link {
  public:
   virtual ~Link() = default;
   [[nodiscard]] virtual Mutex& mutex() = 0;
+  // Serial ATA: commands may be queued, and there is no cable to speak of.
+  [[nodiscard]] virtual bool serial() const = 0;
   // A block is to be read or filled through the data register; it stays where it is until the device's block_moved(). With
   // `interrupt` the guest is told that it is there.
   virtual void move_block(Device& device, Direction direction, std::span<uint8_t> block, bool interrupt) = 0;
@@ -59,6 +74,19 @@ class Device {
   // The guest has written the command register. Not while the device is busy, except for what interrupts a command.
   void start(uint8_t command);
   [[nodiscard]] virtual bool is_packet_device() const { return false; }
+  // The link cannot move what the command wants moved: it ends with an error.
+  void abort_command() { fail(kAborted); }
+
+  // --- The native queue; of devices that have one. Tags are the link's business.
+  [[nodiscard]] virtual bool has_queue() const { return false; }
+  // Whether the command can be carried out; else the end that it comes to now.
+  [[nodiscard]] virtual std::optional<QueuedEnd> refuse_queued(const QueuedCommand&) { return QueuedEnd{}; }
+  // Between the disk and memory of the command's size; `then` under the mutex, unless a reset or a failure came first.
+  virtual void execute_queued(const QueuedCommand&, block::Buffers, Announcement, std::function<void(QueuedEnd)>) {}
+  // One of them has failed: those that are under way count no more (13.6.4).
+  void drop_queued() { abandon(); }
+  // Nothing of it is on the disk's thread. Under the mutex.
+  [[nodiscard]] bool idle() const { return in_flight_ == 0; }
 
   // --- The link's answers.
   virtual void block_moved() = 0;
@@ -73,15 +101,26 @@ class Device {
   virtual void reset_device() = 0;  // the registers hold the signature already
 
   [[nodiscard]] Link& link() { return link_; }
+  [[nodiscard]] const Link& link() const { return link_; }
+  [[nodiscard]] Connection connection() const {
+    return {.serial = link_.serial(), .second = !link_.serial() && (registers.device & kDeviceSecond) != 0};
+  }
   void finish();  // well
   void fail(uint8_t error);
   void set_signature();
+
+  // Between the disk and the link, where data does not go to the guest's memory at once. A request that is under way holds the one that
+  // it was given: after a reset there is another.
+  [[nodiscard]] std::vector<uint8_t>& buffer() { return *buffer_; }
 
   // The disk carries it out, and `then` follows under the mutex, unless a reset came first.
   void submit(storage::Disk& disk, block::Request request, std::function<void(bool ok)> then);
 
  private:
+  void abandon();
+
   Link& link_;
+  std::shared_ptr<std::vector<uint8_t>> buffer_ = std::make_shared<std::vector<uint8_t>>();
   uint64_t generation_ = 0;
   unsigned in_flight_ = 0;
   std::condition_variable idle_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/log.hpp"
 #include "devices/ata/identify.hpp"
@@ -25,6 +26,7 @@ enum Command : uint8_t {
   kReadDmaExt = 0x25,
   kReadNativeMaxExt = 0x27,
   kReadMultipleExt = 0x29,
+  kReadLogExt = 0x2f,
   kWriteSectors = 0x30,
   kWriteSectorsOnce = 0x31,
   kWriteSectorsExt = 0x34,
@@ -65,6 +67,11 @@ enum Command : uint8_t {
 
 constexpr uint16_t kTrim = 1;            // DATA SET MANAGEMENT's feature
 constexpr unsigned kPowerActive = 0xff;  // CHECK POWER MODE's answer
+constexpr unsigned kQueueDepth = 32;
+
+// Logs (SATA 2.6, 13.7): their directory, and what is known of the queued command that failed.
+constexpr uint8_t kLogDirectory = 0x00, kQueuedErrorLog = 0x10;
+constexpr uint8_t kNoQueuedError = 0x80;  // in the place of the tag: the command was no queued one
 
 }  // namespace
 
@@ -80,11 +87,14 @@ void HardDisk::reset_device() {
   transfer_ = {};
   trimming_ = false;
   block_bytes_ = 0;
+  queued_error_ = {};
+  queued_error_[0] = kNoQueuedError;
 }
 
 // --- Commands
 
 void HardDisk::execute(uint8_t command) {
+  trimming_ = false;
   if ((command & 0xf0) == kRecalibrate) return finish();
   switch (command) {
     case kReadSectors:
@@ -113,6 +123,7 @@ void HardDisk::execute(uint8_t command) {
     case kDataSetManagement: return trim();
     case kFlushCache:
     case kFlushCacheExt: return flush();
+    case kReadLogExt: return read_log();
     case kIdentify: return identify_to_host();
     case kSetFeatures: return set_features();
     case kSetMultiple: return set_multiple();
@@ -162,7 +173,13 @@ std::array<uint16_t, 256> HardDisk::identify() const {
   words[85] = static_cast<uint16_t>(0x4000 | (read_ahead_ ? 0x40 : 0) | (write_cache_ ? 0x20 : 0));
   words[86] = 0x3400;
   words[87] = 0x4040;
-  put_transfer_modes(words, transfer_mode_, (registers.device & kDeviceSecond) != 0);
+  put_transfer_modes(words, transfer_mode_, connection());
+  if (has_queue()) {
+    words[75] = kQueueDepth - 1;
+    words[76] |= 0x0100;
+    words[84] |= 0x0020;  // logs, for that of failed commands
+    words[87] |= 0x0020;
+  }
   for (unsigned i = 0; i < 4; ++i) words[100 + i] = static_cast<uint16_t>(sectors >> (16 * i));
   // A physical sector of 4 KiB, in eight logical ones.
   words[106] = 0x6003;
@@ -178,12 +195,17 @@ std::array<uint16_t, 256> HardDisk::identify() const {
 
 void HardDisk::identify_to_host() {
   const auto words = identify();
-  buffer_.resize(kSector);
-  std::memcpy(buffer_.data(), words.data(), kSector);
+  buffer().resize(kSector);
+  std::memcpy(buffer().data(), words.data(), kSector);
+  buffer_to_host();
+}
+
+// One block, which is all.
+void HardDisk::buffer_to_host() {
   transfer_ = {};
   block_bytes_ = 0;
   registers.status = kReady | kServiceOrSeekComplete | kDataRequest;
-  link().move_block(*this, Direction::ToHost, buffer_, true);
+  link().move_block(*this, Direction::ToHost, buffer(), true);
 }
 
 void HardDisk::set_features() {
@@ -315,25 +337,25 @@ void HardDisk::start_pio(bool write, bool multiple, Addressing addressing, bool 
   next_block(false);
 }
 
-void HardDisk::fit_buffer() { buffer_.resize(std::min(transfer_.left, kBufferSectors) * kSector); }
+void HardDisk::fit_buffer() { buffer().resize(std::min(transfer_.left, kBufferSectors) * kSector); }
 
 void HardDisk::fill_buffer() {
   fit_buffer();
-  transfer_sectors(block::Buffers(buffer_.data(), buffer_.size()));
+  transfer_sectors(block::Buffers(buffer().data(), buffer().size()));
 }
 
 void HardDisk::next_block(bool interrupt) {
-  block_bytes_ = std::min<size_t>(transfer_.block_sectors * kSector, buffer_.size() - transfer_.position);
+  block_bytes_ = std::min<size_t>(transfer_.block_sectors * kSector, buffer().size() - transfer_.position);
   registers.status = kReady | kServiceOrSeekComplete | kDataRequest;
   link().move_block(*this, transfer_.write ? Direction::ToDevice : Direction::ToHost,
-                    std::span(buffer_).subspan(transfer_.position, block_bytes_), interrupt);
+                    std::span(buffer()).subspan(transfer_.position, block_bytes_), interrupt);
 }
 
 void HardDisk::block_moved() {
   transfer_.position += block_bytes_;
-  if (transfer_.write && transfer_.position == buffer_.size()) return transfer_sectors(block::Buffers(buffer_.data(), buffer_.size()));
+  if (transfer_.write && transfer_.position == buffer().size()) return transfer_sectors(block::Buffers(buffer().data(), buffer().size()));
   if (transfer_.write) return next_block(true);
-  if (block_bytes_ != 0 && transfer_.position < buffer_.size()) return next_block(true);
+  if (block_bytes_ != 0 && transfer_.position < buffer().size()) return next_block(true);
   if (transfer_.left != 0) return fill_buffer();
   // The last block has been taken: the command is over, without a further interrupt (11.5).
   registers.status = kReady | kServiceOrSeekComplete;
@@ -382,12 +404,65 @@ void HardDisk::start_dma(bool write, Addressing addressing, bool fua) {
 
 void HardDisk::dma_memory(block::Buffers memory, Announcement announcement) {
   if (trimming_) {
-    memory.copy_to(0, buffer_.data(), std::min<uint64_t>(memory.size(), buffer_.size()));
-    link().dma_moved(*this, buffer_.size());
+    memory.copy_to(0, buffer().data(), std::min<uint64_t>(memory.size(), buffer().size()));
+    link().dma_moved(*this, buffer().size());
     return trim_ranges(0);
   }
   const uint64_t bytes = std::min(memory.size() / kSector, transfer_.left) * kSector;
   if (bytes != 0) transfer_sectors(memory.slice(0, bytes), std::move(announcement));
+}
+
+// --- The native queue (SATA 2.6, 13.6 and 13.7)
+
+std::optional<QueuedEnd> HardDisk::refuse_queued(const QueuedCommand& command) {
+  if (command.write && disk_.options().read_only) return queued_error(command, kAborted);
+  if (!disk_.in_range(command.sector, command.count * kSector)) return queued_error(command, kIdNotFound);
+  return std::nullopt;
+}
+
+void HardDisk::execute_queued(const QueuedCommand& command, block::Buffers memory, Announcement announcement,
+                              std::function<void(QueuedEnd)> then) {
+  block::Request request(command.write ? block::Operation::Write : block::Operation::Read, command.sector * kSector, std::move(memory));
+  request.fua = command.fua || (command.write && !write_cache_);
+  submit(disk_, std::move(request), [this, command, announcement = std::move(announcement), then = std::move(then)](bool ok) mutable {
+    announcement.reset();
+    then(ok ? QueuedEnd{.status = kReady} : queued_error(command, command.write ? kAborted : kUncorrectable));
+  });
+}
+
+QueuedEnd HardDisk::queued_error(const QueuedCommand& command, uint8_t error) {
+  const QueuedEnd end{.status = kReady | kError, .error = error};
+  queued_error_ = {};
+  queued_error_[0] = command.tag;
+  queued_error_[2] = end.status;
+  queued_error_[3] = end.error;
+  for (unsigned i = 0; i < 3; ++i) {
+    queued_error_[4 + i] = static_cast<uint8_t>(command.sector >> (8 * i));
+    queued_error_[8 + i] = static_cast<uint8_t>(command.sector >> (24 + 8 * i));
+  }
+  queued_error_[7] = kDeviceLba;
+  queued_error_[12] = static_cast<uint8_t>(command.count);
+  queued_error_[13] = static_cast<uint8_t>(command.count >> 8);
+  return end;
+}
+
+void HardDisk::read_log() {
+  const auto log = static_cast<uint8_t>(registers.low);
+  const unsigned page = (registers.mid & 0xff) | (registers.mid >> 8) << 8;
+  if (!has_queue() || page != 0 || registers.count != 1) return fail(kAborted);
+  buffer().assign(kSector, 0);
+  if (log == kLogDirectory) {
+    buffer()[0] = 1;                    // the directory's version
+    buffer()[2 * kQueuedErrorLog] = 1;  // pages of that log
+  } else if (log == kQueuedErrorLog) {
+    std::ranges::copy(queued_error_, buffer().begin());
+    buffer().back() = static_cast<uint8_t>(-std::accumulate(buffer().begin(), buffer().end() - 1, 0u));
+    queued_error_ = {};
+    queued_error_[0] = kNoQueuedError;
+  } else {
+    return fail(kAborted);
+  }
+  buffer_to_host();
 }
 
 // --- DATA SET MANAGEMENT (ACS-3, 7.5): ranges of 48 bits of sector and 16 of length, each 8 bytes
@@ -396,17 +471,17 @@ void HardDisk::trim() {
   const bool offered = disk_.options().discard && !disk_.options().read_only;
   const unsigned sectors = registers.count;
   if (!offered || (registers.features & 0xff) != kTrim || sectors == 0 || sectors > kMostTrimSectors) return fail(kAborted);
-  buffer_.assign(sectors * kSector, 0);
+  buffer().assign(sectors * kSector, 0);
   trimming_ = true;
   registers.status = kBusy | kDataRequest;
-  link().want_dma(*this, Direction::ToDevice, buffer_.size());
+  link().want_dma(*this, Direction::ToDevice, buffer().size());
 }
 
 void HardDisk::trim_ranges(size_t index) {
   registers.status = kBusy;
-  for (; index < buffer_.size() / 8; ++index) {
+  for (; index < buffer().size() / 8; ++index) {
     uint64_t range = 0;
-    std::memcpy(&range, &buffer_[index * 8], sizeof range);
+    std::memcpy(&range, &buffer()[index * 8], sizeof range);
     const uint64_t sector = range & ((uint64_t{1} << 48) - 1), count = range >> 48;
     if (count == 0) continue;
     if (!disk_.in_range(sector, count * kSector)) {

@@ -1,5 +1,6 @@
 // An ATA disk (ATA/ATAPI-7; TRIM and the rotation rate after ACS-3): PIO, PIO multiple and DMA with addresses by cylinder, head and
-// sector, of 28 bits and of 48. Native command queueing is the AHCI port's (it has its own way of naming commands).
+// sector, of 28 bits and of 48. On a serial link it has
+// the native queue (SATA 2.6, 13.6), with the log of the command that failed; the link names the commands.
 //
 // Threads: as Device.
 #pragma once
@@ -24,6 +25,11 @@ class HardDisk final : public Device {
   void block_moved() override;
   void dma_memory(block::Buffers memory, Announcement announcement) override;
 
+  [[nodiscard]] bool has_queue() const override { return link().serial(); }
+  [[nodiscard]] std::optional<QueuedEnd> refuse_queued(const QueuedCommand& command) override;
+  void execute_queued(const QueuedCommand& command, block::Buffers memory, Announcement announcement,
+                      std::function<void(QueuedEnd)> then) override;
+
   // The 256 words of IDENTIFY DEVICE.
   [[nodiscard]] std::array<uint16_t, 256> identify() const;
 
@@ -42,6 +48,9 @@ class HardDisk final : public Device {
   };
 
   void identify_to_host();
+  void buffer_to_host();
+  void read_log();
+  [[nodiscard]] QueuedEnd queued_error(const QueuedCommand& command, uint8_t error);
   void set_features();
   void set_multiple();
   void set_geometry();
@@ -70,8 +79,8 @@ class HardDisk final : public Device {
   uint8_t transfer_mode_ = 0;  // as SET FEATURES gave it
   Transfer transfer_;
   bool trimming_ = false;
-  std::vector<uint8_t> buffer_;
-  size_t block_bytes_ = 0;  // of the block at the data register; 0: what is there is no sectors
+  std::array<uint8_t, 14> queued_error_{};  // the log's beginning
+  size_t block_bytes_ = 0;                  // of the block at the data register; 0: what is there is no sectors
 };
 
 }  // namespace lodge::devices::ata

@@ -1,6 +1,7 @@
 #include "devices/ata/hard_disk.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 
 #include "devices/ata/test_channel.hpp"
@@ -356,6 +357,30 @@ TEST_F(DiskOnIde, PortsAnswerOnlyWhenDecoded) {
   EXPECT_EQ(ports.read(0x376, 1), 0x7fu);
   ide->write_config(0x40, 2, 0);
   EXPECT_EQ(get(7), 0xff);
+}
+
+TEST_F(DiskOnIde, WhatAResetLeftOnTheDiskReachesNoLaterCommand) {
+  make();
+  std::atomic<bool> held = true;
+  image->memory->fault = [&](const block::Request&) {
+    held.wait(true);
+    return 0;
+  };
+  address(5, 1);
+  put(7, 0x20);
+  control(4);
+  control(0);
+  put(6, 0xe0);
+  EXPECT_EQ(command(0xec), kGood | kDataRequest);
+  held = false;
+  held.notify_all();
+  image->thread->call([this]() -> block::Task<int> {
+    co_await image->disk->settle();
+    co_return 0;
+  });
+  ide->shut_down();
+  const std::string data = read_data(512);
+  EXPECT_EQ(static_cast<uint8_t>(data[120]) | static_cast<uint8_t>(data[121]) << 8, static_cast<int>(kSectors));
 }
 
 }  // namespace

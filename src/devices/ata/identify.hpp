@@ -23,8 +23,13 @@ inline void put_text(std::span<uint16_t> words, std::string_view text) {
 // SET FEATURES, transfer modes: the class in the upper bits, the mode in the lower.
 constexpr uint8_t kModeClass = 0xf8, kUdma = 0x40, kMultiwordDma = 0x20;
 
-// How fast a drive on a parallel cable is, and how fast it has been told to be (words 49, 50, 63 to 68, 88 and 93).
-inline void put_transfer_modes(std::array<uint16_t, 256>& words, uint8_t selected, bool second) {
+// How a drive is connected.
+struct Connection {
+  bool serial, second;  // second: device 1 on a parallel cable
+};
+
+// How fast a drive is, and how fast it has been told to be (words 49, 50, 63 to 68, 76, 88, 93 and 222).
+inline void put_transfer_modes(std::array<uint16_t, 256>& words, uint8_t selected, Connection connection) {
   words[49] = 0x0f00;  // IORDY, LBA, DMA
   words[50] = 0x4000;
   words[63] = 0x0007;                                   // multiword DMA 0 to 2
@@ -34,7 +39,13 @@ inline void put_transfer_modes(std::array<uint16_t, 256>& words, uint8_t selecte
   const unsigned mode = selected & 7;
   if ((selected & kModeClass) == kUdma) words[88] |= static_cast<uint16_t>(0x100 << mode);
   if ((selected & kModeClass) == kMultiwordDma) words[63] |= static_cast<uint16_t>(0x100 << mode);
-  words[93] = 0x6001 | (second ? 0x0100 : 0x0008);  // an 80-conductor cable
+  if (!connection.serial) {
+    words[93] = 0x6001 | (connection.second ? 0x0100 : 0x0008);  // an 80-conductor cable
+    return;
+  }
+  words[76] = 0x0006;            // 1.5 and 3 Gbit/s
+  words[80] |= 0x0100;           // ATA8-ACS, to which word 222 belongs
+  words[222] = 0x1000 | 0x001e;  // serial; SATA 1.0a to 2.6
 }
 
 // Of a drive whose user gave none.

@@ -119,7 +119,7 @@ std::array<uint16_t, 256> OpticalDrive::identify() const {
   words[80] = 0x00f0;
   words[82] = words[85] = 0x4210;  // NOP, DEVICE RESET, PACKET
   words[83] = words[84] = words[87] = 0x4000;
-  put_transfer_modes(words, transfer_mode_, (registers.device & kDeviceSecond) != 0);
+  put_transfer_modes(words, transfer_mode_, connection());
   set_checksum(words);
   return words;
 }
@@ -132,19 +132,19 @@ void OpticalDrive::execute(uint8_t command) {
       byte_limit_ = (registers.mid & 0xff) | (registers.high & 0xffu) << 8;
       // An odd limit only suits an answer that is not longer; the largest stands for one of none (volume 2, 9.21).
       byte_limit_ = byte_limit_ == 0 ? 0xfffe : std::max(byte_limit_ & ~1u, 2u);
-      buffer_.assign(sizeof(Packet), 0);
+      buffer().assign(sizeof(Packet), 0);
       phase_ = Phase::Packet;
       Registers::set(registers.count, kReasonCommand);
       registers.status = kReady | kDataRequest;
-      return link().move_block(*this, Direction::ToDevice, buffer_, false);
+      return link().move_block(*this, Direction::ToDevice, buffer(), false);
     }
     case kIdentifyPacket: {
       const auto words = identify();
-      buffer_.resize(sizeof words);
-      std::memcpy(buffer_.data(), words.data(), sizeof words);
+      buffer().resize(sizeof words);
+      std::memcpy(buffer().data(), words.data(), sizeof words);
       phase_ = Phase::Identify;
       registers.status = kReady | kServiceOrSeekComplete | kDataRequest;
-      return link().move_block(*this, Direction::ToHost, buffer_, true);
+      return link().move_block(*this, Direction::ToHost, buffer(), true);
     }
     // Who takes this for a disk learns by the signature that it is none (volume 1, 6.17.5).
     case kIdentify:
@@ -175,14 +175,14 @@ void OpticalDrive::block_moved() {
       return;
     case Phase::Packet: {
       Packet bytes{};
-      std::copy_n(buffer_.begin(), bytes.size(), bytes.begin());
+      std::copy_n(buffer().begin(), bytes.size(), bytes.begin());
       phase_ = Phase::None;
       registers.status = kBusy;
       return packet(bytes);
     }
     case Phase::Data:
       sent_ += chunk_;
-      if (sent_ < buffer_.size()) return send_chunk();
+      if (sent_ < buffer().size()) return send_chunk();
       if (left_ != 0) return read_chunk();
       return succeed();
     case Phase::None: return;
@@ -192,11 +192,11 @@ void OpticalDrive::block_moved() {
 void OpticalDrive::dma_memory(block::Buffers memory, Announcement announcement) {
   if (phase_ != Phase::Data) return;
   if (left_ == 0) {
-    const uint64_t bytes = std::min<uint64_t>(memory.size(), buffer_.size());
-    memory.copy_from(0, buffer_.data(), bytes);
+    const uint64_t bytes = std::min<uint64_t>(memory.size(), buffer().size());
+    memory.copy_from(0, buffer().data(), bytes);
     announcement.reset();
     link().dma_moved(*this, bytes);
-    if (bytes == buffer_.size()) succeed();
+    if (bytes == buffer().size()) succeed();
     return;
   }
   const uint64_t bytes = std::min(memory.size() / kSectorBytes, left_) * kSectorBytes;
@@ -233,24 +233,24 @@ void OpticalDrive::refuse(Sense sense) {
 }
 
 void OpticalDrive::answer(std::vector<uint8_t> data, uint64_t allocated) {
-  buffer_ = std::move(data);
-  if (buffer_.size() > allocated) buffer_.resize(allocated);
-  if (buffer_.empty()) return succeed();
+  buffer() = std::move(data);
+  if (buffer().size() > allocated) buffer().resize(allocated);
+  if (buffer().empty()) return succeed();
   phase_ = Phase::Data;
   sent_ = 0;
   left_ = 0;
   if (!dma_) return send_chunk();
   registers.status = kReady | kDataRequest;
-  link().want_dma(*this, Direction::ToHost, buffer_.size());
+  link().want_dma(*this, Direction::ToHost, buffer().size());
 }
 
 void OpticalDrive::send_chunk() {
-  chunk_ = std::min<size_t>(byte_limit_, buffer_.size() - sent_);
+  chunk_ = std::min<size_t>(byte_limit_, buffer().size() - sent_);
   Registers::set(registers.mid, chunk_ & 0xff);
   Registers::set(registers.high, static_cast<unsigned>(chunk_ >> 8));
   Registers::set(registers.count, kReasonToHost);
   registers.status = kReady | kServiceOrSeekComplete | kDataRequest;
-  link().move_block(*this, Direction::ToHost, std::span(buffer_).subspan(sent_, chunk_), true);
+  link().move_block(*this, Direction::ToHost, std::span(buffer()).subspan(sent_, chunk_), true);
 }
 
 void OpticalDrive::read(uint64_t sector, uint64_t count) {
@@ -269,8 +269,8 @@ void OpticalDrive::read_chunk() {
   if (!can_be_read()) return refuse({kNotReady, 0x3a, 0});
   registers.status = kBusy;
   const uint64_t count = std::min(left_, kBufferSectors);
-  buffer_.resize(count * kSectorBytes);
-  block::Request request(block::Operation::Read, next_sector_ * kSectorBytes, block::Buffers(buffer_.data(), buffer_.size()));
+  buffer().resize(count * kSectorBytes);
+  block::Request request(block::Operation::Read, next_sector_ * kSectorBytes, block::Buffers(buffer().data(), buffer().size()));
   submit(*medium_, std::move(request), [this, count](bool ok) {
     if (!ok) return refuse({kMediumError, 0x11, 0});
     next_sector_ += count;

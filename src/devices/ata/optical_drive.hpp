@@ -79,9 +79,8 @@ class OpticalDrive final : public Device {
   bool changed_ = false;  // the guest has not heard of it: a unit attention
   uint8_t event_ = 0;     // of the media, not yet told (MMC-5, table 253)
   Phase phase_ = Phase::None;
-  bool dma_ = false;         // of the current packet
-  uint32_t byte_limit_ = 0;  // what the host takes at once
-  std::vector<uint8_t> buffer_;
+  bool dma_ = false;                     // of the current packet
+  uint32_t byte_limit_ = 0;              // what the host takes at once
   size_t sent_ = 0, chunk_ = 0;          // bytes of the buffer that have been moved, that are being moved
   uint64_t next_sector_ = 0, left_ = 0;  // still to be read
   uint8_t transfer_mode_ = 0;

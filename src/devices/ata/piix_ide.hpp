@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "devices/ata/channel.hpp"
+#include "devices/ata/controller.hpp"
 #include "devices/chipset/port_block.hpp"
 #include "devices/pci/function.hpp"
 #include "memory/guest_memory.hpp"
@@ -49,7 +50,8 @@ class BusMaster final : public DmaEngine {
   uint64_t bytes_ = 0;
 };
 
-class PiixIde final : public pci::Function {
+// Places 0 and 1 are the first channel's, 2 and 3 the second's.
+class PiixIde final : public pci::Function, public Controller {
  public:
   static constexpr unsigned kChannels = 2;
 
@@ -57,7 +59,11 @@ class PiixIde final : public pci::Function {
   PiixIde(memory::GuestMemory& memory, PortBus& ports, std::array<IrqPin, kChannels> pins);
 
   [[nodiscard]] Channel& channel(unsigned number) { return channels_[number]; }
-  void shut_down();
+
+  [[nodiscard]] unsigned places() const override { return 2 * kChannels; }
+  [[nodiscard]] Link& link(unsigned place) override { return channels_[place / 2]; }
+  void attach(unsigned place, std::unique_ptr<Device> device) override { channels_[place / 2].attach(place % 2, std::move(device)); }
+  void shut_down() override;
 
  protected:
   uint64_t bar_read(unsigned, uint64_t offset, unsigned size) override;

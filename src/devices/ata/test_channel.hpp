@@ -73,7 +73,7 @@ struct Ide {
     ide->write_config(4, 2, 5);  // ports, bus master
     ide->write_config(0x40, 2, 0x8000);
   }
-  void attach(unsigned place, std::unique_ptr<Device> device) { ide->channel(place / 2).attach(place % 2, std::move(device)); }
+  void attach(unsigned place, std::unique_ptr<Device> device) { ide->attach(place, std::move(device)); }
   [[nodiscard]] Channel& primary() { return ide->channel(0); }
 
   uint8_t get(unsigned offset) { return static_cast<uint8_t>(ports.read(kPrimary + offset, 1)); }

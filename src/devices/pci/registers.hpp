@@ -48,7 +48,7 @@ constexpr uint32_t kBarIoFlags = 0x3, kBarMemoryFlags = 0xf;
 constexpr uint32_t kRomEnable = 0x1, kRomFlags = 0x7ff;  // 6.2.5.2
 
 // Appendix H.
-enum class Capability : uint8_t { Msi = 0x05, Vendor = 0x09, MsiX = 0x11 };
+enum class Capability : uint8_t { Msi = 0x05, Vendor = 0x09, MsiX = 0x11, Sata = 0x12 };
 
 // Whether an access reaches the register of so many bytes at `from`.
 constexpr bool overlaps(unsigned offset, unsigned size, unsigned from, unsigned bytes) {
