@@ -22,7 +22,7 @@ namespace lodge::machine {
 namespace {
 
 // Slots behind those of main memory.
-constexpr uint32_t kVideoSlot = FirmwareMemory::kSlots, kVariablesSlot = kVideoSlot + 1;
+constexpr uint32_t kVideoSlot = FirmwareMemory::kSlots, kVariablesSlot = kVideoSlot + VideoMemory::kSlots;
 
 constexpr unsigned kParkedSamples = 3;  // this many looks at a sleeping machine make it stuck for good
 constexpr uint64_t kFlagInterrupt = 1 << 9;
@@ -237,7 +237,7 @@ Result<> Machine::create_graphics() {
   const Config& config = parts_.config;
   if (config.kind() != Kind::Direct && config.vga) {
     video_memory_ = TRY(VideoMemory::create(*vm_, slots_ + kVideoSlot));
-    graphics_ = std::make_unique<devices::vga::Card>(*video_memory_, parts_.vga_rom, *clock_);
+    graphics_ = std::make_unique<devices::vga::Card>(*video_memory_, video_memory_.get(), parts_.vga_rom, *clock_);
     TRY(graphics_->attach(pc_->ports(), pc_->mmio()));
     TRY(pc_->plug(*graphics_, pci_places(config.kind()).display));
     tablet_ = std::make_unique<devices::usb::Tablet>();

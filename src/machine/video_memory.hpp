@@ -13,16 +13,22 @@
 
 namespace lodge::machine {
 
-class VideoMemory final : public devices::vga::LinearMemory {
+class VideoMemory final : public devices::vga::LinearMemory, public devices::vga::CellWindow {
  public:
-  static constexpr uint64_t kBytes = 16 << 20;
+  static constexpr uint64_t kMemoryBytes = 16 << 20;
 
-  // Slot `slot` is this object's.
+  static constexpr uint32_t kSlots = 2;
+
+  // Slots `slot` and the next one are this object's.
   static Result<std::unique_ptr<VideoMemory>> create(engine::Vm& vm, uint32_t slot);
 
   [[nodiscard]] std::span<uint8_t> bytes() override;
   void show(std::optional<uint64_t> address) override LODGE_EXCLUDES(mutex_);
   [[nodiscard]] devices::vga::DirtyPages take_dirty() override LODGE_EXCLUDES(mutex_);
+
+  [[nodiscard]] std::span<uint8_t> cells() override;
+  void show_cells(bool shown) override LODGE_EXCLUDES(mutex_);
+  [[nodiscard]] bool take_cells_written() override LODGE_EXCLUDES(mutex_);
 
  private:
   VideoMemory(engine::Vm& vm, uint32_t slot, std::unique_ptr<memory::GuestMemory> memory)
@@ -32,7 +38,7 @@ class VideoMemory final : public devices::vga::LinearMemory {
   const uint32_t slot_;
   const std::unique_ptr<memory::GuestMemory> memory_;  // not the guest's main memory, so that no device reaches it
   Mutex mutex_;
-  bool shown_ LODGE_GUARDED_BY(mutex_) = false;
+  bool shown_ LODGE_GUARDED_BY(mutex_) = false, cells_shown_ LODGE_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace lodge::machine

@@ -1,6 +1,7 @@
 // A graphics card under a driver that writes anything into its registers and its memory, and a viewer that looks in between: no access
 // beyond the memory, and a picture of a size that can be.
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -22,6 +23,17 @@ class CardMemory final : public vga::LinearMemory {
  private:
   // Exactly so large: what goes beyond is seen by the sanitizer.
   std::vector<uint8_t> memory_ = std::vector<uint8_t>(256 << 10);
+};
+
+class Cells final : public vga::CellWindow {
+ public:
+  std::span<uint8_t> cells() override { return bytes_; }
+  void show_cells(bool shown) override { require(shown != std::exchange(shown_, shown), "cells shown or hidden twice"); }
+  bool take_cells_written() override { return true; }
+
+ private:
+  std::vector<uint8_t> bytes_ = std::vector<uint8_t>(kBytes);
+  bool shown_ = false;
 };
 
 class Machine {
@@ -62,7 +74,8 @@ class Machine {
   FakeClock clock_;
   PortBus ports_;
   MmioBus mmio_;
-  vga::Card card_{memory_, {}, clock_};
+  Cells cells_;
+  vga::Card card_{memory_, &cells_, {}, clock_};
   display::Picture picture_;
   unsigned looks_ = 0;
 };

@@ -18,8 +18,8 @@ constexpr pci::Identity kIdentity{
 
 }  // namespace
 
-Card::Card(LinearMemory& memory, std::span<const uint8_t> rom, const Clock& clock)
-    : Function(kIdentity, "VGA"), memory_(memory), vga_(memory.bytes(), clock) {
+Card::Card(LinearMemory& memory, CellWindow* cells, std::span<const uint8_t> rom, const Clock& clock)
+    : Function(kIdentity, "VGA"), memory_(memory), vga_(memory.bytes(), clock, cells) {
   // It answers at VGA's addresses as long as these bits are set, which firmware does before it runs the ROM.
   config().allow(pci::kCommand, 2, pci::kIoSpace);
   add_bar(kMemoryBar, {.kind = pci::BarKind::Memory32, .size = memory.bytes().size(), .prefetchable = true});

@@ -33,7 +33,8 @@ class Card final : public pci::Function, public display::Screen {
  public:
   static constexpr unsigned kPreferredWidth = 1280, kPreferredHeight = 800;
 
-  Card(LinearMemory& memory, std::span<const uint8_t> rom, const Clock& clock);
+  // `cells` null: text modes work without it, slowly.
+  Card(LinearMemory& memory, CellWindow* cells, std::span<const uint8_t> rom, const Clock& clock);
 
   [[nodiscard]] Result<> attach(PortBus& ports, MmioBus& memory);  // where VGAs are
 

@@ -38,7 +38,7 @@ class VgaCard : public testing::Test {
   FakeMemory memory;
   FakeClock clock;
   pci::test::Board board;
-  Card card{memory, rom, clock};
+  Card card{memory, nullptr, rom, clock};
 };
 
 TEST_F(VgaCard, MemoryIsShownWhereItsBarIs) {

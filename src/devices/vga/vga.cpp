@@ -31,7 +31,7 @@ uint8_t rotate_right(uint8_t value, unsigned by) { return static_cast<uint8_t>(v
 
 }  // namespace
 
-Vga::Vga(std::span<uint8_t> memory, const Clock& clock) : memory_(memory), clock_(clock) {
+Vga::Vga(std::span<uint8_t> memory, const Clock& clock, CellWindow* cells) : memory_(memory), clock_(clock), cells_(cells) {
   assert(memory.size() >= size_t{4} * kPlaneBytes && (memory.size() & (memory.size() - 1)) == 0);
   MutexLock lock(mutex_);
   state_.misc = kColorAddresses | kRamEnable;
@@ -41,7 +41,41 @@ Vga::Vga(std::span<uint8_t> memory, const Clock& clock) : memory_(memory), clock
 
 Vga::Snapshot Vga::take_snapshot() {
   MutexLock lock(mutex_);
+  if (cells_shown_ && cells_->take_cells_written()) {
+    store_cells();
+    changed_ = true;
+  }
   return {state_, std::exchange(changed_, false)};
+}
+
+// --- Cells
+
+bool Vga::has_plain_cells() const {
+  constexpr uint8_t kMapMaskBoth = 0x03, kUpperWindow = 0x0c, kWindowBits = 0x0c, kSecondPair = 0x02;
+  const auto& g = state_.graphics;
+  return (state_.misc & kRamEnable) && !state_.extended() && !(state_.sequencer[kMemoryMode] & (kSequential | kChain4)) &&
+         state_.sequencer[kMapMask] == kMapMaskBoth && (g[kMiscellaneous] & kWindowBits) == kUpperWindow && g[kMode] == kHostOddEven &&
+         g[kBitMask] == 0xff && g[kEnableSetReset] == 0 && g[kDataRotate] == 0 && !(g[kReadMap] & kSecondPair);
+}
+
+void Vga::store_cells() {
+  const std::span<const uint8_t> cells = cells_->cells();
+  for (uint32_t i = 0; i < CellWindow::kBytes; ++i) memory_[4 * (i & ~1u) + (i & 1)] = cells[i];
+}
+
+void Vga::update_cells() {
+  const bool wanted = cells_ && has_plain_cells();
+  if (wanted == cells_shown_) return;
+  if (wanted) {
+    const std::span<uint8_t> cells = cells_->cells();
+    for (uint32_t i = 0; i < CellWindow::kBytes; ++i) cells[i] = memory_[4 * (i & ~1u) + (i & 1)];
+    cells_->show_cells(true);
+  } else {
+    cells_->show_cells(false);
+    store_cells();
+    changed_ = true;
+  }
+  cells_shown_ = wanted;
 }
 
 // --- Ports
@@ -133,6 +167,7 @@ void Vga::write_port(uint16_t port, uint8_t value) {
     default: return;
   }
   changed_ = true;
+  update_cells();
 }
 
 // One port for index and data by turns ("Attribute Controller Registers").
@@ -244,7 +279,10 @@ uint64_t Vga::read_window(uint32_t offset, unsigned size) {
   uint64_t value = 0;
   for (unsigned i = 0; i < size; ++i) {
     const uint32_t address = decode(offset + i);
-    value |= uint64_t{address == kNowhere ? uint8_t{0xff} : read_memory(address)} << (8 * i);
+    uint8_t byte = 0xff;
+    // An access that was on its way here when the cells were shown.
+    if (address != kNowhere) byte = cells_shown_ ? cells_->cells()[address] : read_memory(address);
+    value |= uint64_t{byte} << (8 * i);
   }
   return value;
 }
@@ -252,8 +290,13 @@ uint64_t Vga::read_window(uint32_t offset, unsigned size) {
 void Vga::write_window(uint32_t offset, unsigned size, uint64_t value) {
   MutexLock lock(mutex_);
   changed_ = true;
-  for (unsigned i = 0; i < size; ++i)
-    if (const uint32_t address = decode(offset + i); address != kNowhere) write_memory(address, static_cast<uint8_t>(value >> (8 * i)));
+  for (unsigned i = 0; i < size; ++i) {
+    const uint32_t address = decode(offset + i);
+    if (address == kNowhere) continue;
+    const auto byte = static_cast<uint8_t>(value >> (8 * i));
+    write_memory(address, byte);
+    if (cells_shown_) cells_->cells()[address] = byte;
+  }
 }
 
 // --- The Bochs extensions
@@ -339,6 +382,7 @@ void Vga::enable_dispi(uint16_t value) {
   const bool possible = dispi[kDispiWidth] > 0 && dispi[kDispiHeight] > 0 && dispi[kDispiBpp] > 0;
   if (!possible) value &= static_cast<uint16_t>(~kDispiEnabled);
   dispi[kDispiEnable] = value & (kDispiEnabled | kDispiGetCapabilities | kDispi8BitDac | kDispiLinear | kDispiNoClear);
+  update_cells();
   if (!state_.extended() || was) return;
   dispi[kDispiBank] = 0;
   dispi[kDispiXOffset] = dispi[kDispiYOffset] = 0;

@@ -6,6 +6,9 @@
 // Deviations: no light pen, no vertical interrupt, no sense of the monitor's type (a colour one); the timing registers only hold what is
 // written, and the retrace is one of 70 a second.
 //
+// In plain text modes the window holds cells, characters and attributes by turns, and each write is what it seems. Then they stand in
+// memory of their own, which the processor may reach without this chip (CellWindow); the planes get them when somebody looks.
+//
 // Threads: any.
 #pragma once
 
@@ -18,10 +21,22 @@
 
 namespace lodge::devices::vga {
 
+// Memory in the place of the window's upper part, kCells and on, while the chip says so.
+class CellWindow {
+ public:
+  static constexpr uint64_t kBase = 0xb8000, kBytes = 0x8000;
+  virtual ~CellWindow() = default;
+  [[nodiscard]] virtual std::span<uint8_t> cells() = 0;  // kBytes of them
+  virtual void show_cells(bool shown) = 0;               // under the chip's lock
+  // Whether some have been written since the last call, or may have been.
+  [[nodiscard]] virtual bool take_cells_written() = 0;
+};
+
 class Vga {
  public:
   // `memory`: a power of two of bytes, at least 256 KiB; it outlives this object.
-  Vga(std::span<uint8_t> memory, const Clock& clock);
+  // `cells` null: every access comes here. It outlives this object as well.
+  Vga(std::span<uint8_t> memory, const Clock& clock, CellWindow* cells = nullptr);
 
   [[nodiscard]] PortDevice& ports() { return ports_; }        // at kPorts
   [[nodiscard]] PortDevice& dispi_ports() { return dispi_; }  // at kDispiIndexPort
@@ -65,6 +80,10 @@ class Vga {
   [[nodiscard]] uint8_t read_memory(uint32_t address) LODGE_REQUIRES(mutex_);
   void write_memory(uint32_t address, uint8_t value) LODGE_REQUIRES(mutex_);
   [[nodiscard]] uint8_t* dword_at(uint32_t address) LODGE_REQUIRES(mutex_);
+  // The window is nothing but cells.
+  [[nodiscard]] bool has_plain_cells() const LODGE_REQUIRES(mutex_);
+  void update_cells() LODGE_REQUIRES(mutex_);  // after each change of what decides it
+  void store_cells() LODGE_REQUIRES(mutex_);   // into the planes
   [[nodiscard]] uint8_t read_status1() LODGE_REQUIRES(mutex_);
   void write_attribute(uint8_t value) LODGE_REQUIRES(mutex_);
   void write_crtc(uint8_t value) LODGE_REQUIRES(mutex_);
@@ -73,6 +92,7 @@ class Vga {
 
   const std::span<uint8_t> memory_;
   const Clock& clock_;
+  CellWindow* const cells_;
   Ports ports_{*this};
   DispiPorts dispi_{*this};
   Window window_{*this};
@@ -83,6 +103,7 @@ class Vga {
   uint16_t dac_index_ LODGE_GUARDED_BY(mutex_) = 0;  // of bytes: three a colour
   bool dac_reads_ LODGE_GUARDED_BY(mutex_) = false;
   std::array<uint8_t, 3> dac_entry_ LODGE_GUARDED_BY(mutex_) = {};
+  bool cells_shown_ LODGE_GUARDED_BY(mutex_) = false;
   bool changed_ LODGE_GUARDED_BY(mutex_) = true;
 };
 

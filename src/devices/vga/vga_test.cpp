@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <utility>
+#include <vector>
+
 namespace lodge::devices::vga {
 namespace {
 
@@ -268,6 +272,101 @@ TEST_F(VgaRegisters, EveryChangeIsSeenOnce) {
   poke(0, 1);
   EXPECT_TRUE(chip.take_snapshot().changed);
   EXPECT_FALSE(chip.take_snapshot().changed);
+}
+
+// --- Cells in memory of their own
+
+class FakeCells final : public CellWindow {
+ public:
+  std::span<uint8_t> cells() override { return bytes; }
+  void show_cells(bool show) override {
+    shown = show;
+    ++changes;
+  }
+  bool take_cells_written() override { return std::exchange(written, false); }
+
+  std::vector<uint8_t> bytes = std::vector<uint8_t>(kBytes);
+  bool shown = false, written = false;
+  int changes = 0;
+};
+
+class VgaCells : public VgaRegisters {
+ protected:
+  void out(uint16_t port, uint8_t value) { with_cells.ports().write(port - kPorts, 1, value); }
+  void set(uint16_t index_port, uint8_t index, uint8_t value) {
+    with_cells.ports().write(index_port - kPorts, 2, static_cast<uint32_t>(value << 8 | index));
+  }
+  void text() {
+    set(kSequencerIndex, kMemoryMode, 0x02);
+    set(kSequencerIndex, kMapMask, 0x03);
+    set(kGraphicsIndex, kMode, kHostOddEven);
+    set(kGraphicsIndex, kBitMask, 0xff);
+    set(kGraphicsIndex, kMiscellaneous, 0x0e);
+  }
+  FakeCells cells;
+  Vga with_cells{memory, clock, &cells};
+};
+
+TEST_F(VgaCells, AreShownInTextModesOnly) {
+  memory[4 * 160] = 'A';
+  memory[4 * 160 + 1] = 0x1f;
+  text();
+  EXPECT_TRUE(cells.shown);
+  EXPECT_EQ(cells.bytes[160], 'A') << "what was there before";
+  EXPECT_EQ(cells.bytes[161], 0x1f);
+  for (const auto& [port, index, value] : std::vector<std::array<uint16_t, 3>>{{kSequencerIndex, kMapMask, 0x04},
+                                                                               {kSequencerIndex, kMemoryMode, 0x06},
+                                                                               {kGraphicsIndex, kMode, 0x01},
+                                                                               {kGraphicsIndex, kBitMask, 0x0f},
+                                                                               {kGraphicsIndex, kMiscellaneous, 0x05},
+                                                                               {kGraphicsIndex, kEnableSetReset, 0x01},
+                                                                               {kGraphicsIndex, kReadMap, 0x02}}) {
+    set(port, static_cast<uint8_t>(index), static_cast<uint8_t>(value));
+    EXPECT_FALSE(cells.shown) << port << " " << index;
+    set(kGraphicsIndex, kEnableSetReset, 0);
+    set(kGraphicsIndex, kReadMap, 0);
+    text();
+    EXPECT_TRUE(cells.shown) << port << " " << index;
+  }
+  out(kMiscWrite, 0x65);  // RAM off
+  EXPECT_FALSE(cells.shown);
+}
+
+TEST_F(VgaCells, ReachThePlanesWhenTheyAreHidden) {
+  text();
+  cells.bytes[4000] = 'Z';
+  cells.bytes[4001] = 0x70;
+  set(kGraphicsIndex, kMiscellaneous, 0x05);
+  EXPECT_EQ(plane(0, 4000), 'Z');
+  EXPECT_EQ(plane(1, 4000), 0x70);
+  EXPECT_EQ(plane(0, 4001), 0);
+}
+
+TEST_F(VgaCells, ReachThePlanesWhenSomebodyLooks) {
+  text();
+  static_cast<void>(with_cells.take_snapshot());
+  cells.bytes[0] = 'X';
+  EXPECT_FALSE(with_cells.take_snapshot().changed) << "nothing was written, as far as is known";
+  cells.written = true;
+  EXPECT_TRUE(with_cells.take_snapshot().changed);
+  EXPECT_EQ(plane(0, 0), 'X');
+}
+
+TEST_F(VgaCells, AnAccessThatCameLateFindsThem) {
+  text();
+  with_cells.window().write(0x18000 + 10, 2, 0x0742);
+  EXPECT_EQ(cells.bytes[10], 0x42);
+  EXPECT_EQ(cells.bytes[11], 0x07);
+  cells.bytes[12] = 9;
+  EXPECT_EQ(with_cells.window().read(0x18000 + 12, 1), 9U);
+}
+
+TEST_F(VgaCells, OtherChangesLeaveThemAlone) {
+  text();
+  const int before = cells.changes;
+  set(kColorCrtcIndex, kCursorLow, 5);
+  out(kDacWriteIndex, 1);
+  EXPECT_EQ(cells.changes, before);
 }
 
 }  // namespace
