@@ -13,6 +13,7 @@ machine now and then (once in some 30 boots of a guest with two processors): an 
 guest spins with its own interrupts off, which must leave guest mode for it. A run that ends so is begun again, a few times.
 """
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -29,7 +30,8 @@ import guest_image  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SKIPPED = 77
-ATTEMPTS = 3
+ATTEMPTS = 5
+LOOK_SECONDS = 20  # how long a silent machine is trusted
 # In the order of their dependencies: kvm-amd needs symbols of ccp and kvm, kvm those of irqbypass.
 MODULES = ("irqbypass", "kvm", "ccp", "kvm-amd")
 
@@ -131,6 +133,27 @@ def interrupts_are_lost(monitor):
     return not samples and in_service == "(none)" and pending not in (None, "(none)")
 
 
+class Machine:
+    """The emulated machine's console, with a look at its interrupts when it says nothing for long."""
+
+    def __init__(self, console, monitor, time_limit):
+        self.console, self.monitor, self.time_limit = console, monitor, time_limit
+        self.type = console.type
+
+    def expect(self, pattern):
+        deadline = time.monotonic() + self.time_limit
+        while True:
+            try:
+                return self.console.expect(pattern, min(LOOK_SECONDS, max(0.1, deadline - time.monotonic())))
+            except ConsoleError:
+                if self.console.process.poll() is not None:
+                    raise
+                if interrupts_are_lost(self.monitor()):
+                    raise InterruptsLost from None
+                if time.monotonic() >= deadline:
+                    raise
+
+
 class Verdict:
     def __init__(self):
         self.failed = False
@@ -140,32 +163,32 @@ class Verdict:
         print(f"{'pass' if good else 'FAIL'}: {what}{': ' + detail if detail else ''}", flush=True)
 
 
-def follow(console, options, verdict):
+def follow(machine, options, verdict):
     """Goes through what the machine prints, and sits at the inner guest's prompt."""
-    ended = console.expect(r"nested: engine suite ended with (\d+)\s", options.time_limit)
+    ended = machine.expect(r"nested: engine suite ended with (\d+)\s")
     verdict.note("the engine suite on the kernel's KVM", ended.group(1) == "0", f"exit code {ended.group(1)}")
     if options.suite_only:
         return
-    ended = console.expect(r"nested: check ended with (\d+), engine (\w*)\s", options.time_limit)
+    ended = machine.expect(r"nested: check ended with (\d+), engine (\w*)\s")
     verdict.note("lodge check", ended.group(1) == "0" and ended.group(2) == "kvm", f"exit code {ended.group(1)}, engine '{ended.group(2)}'")
     for way in ("by its kernel", "by firmware from a CD"):
-        follow_run(console, options, verdict, way)
+        follow_run(machine, options, verdict, way)
 
 
-def follow_run(console, options, verdict, way):
-    console.expect("nested: run begins", options.time_limit)
+def follow_run(machine, options, verdict, way):
+    machine.expect("nested: run begins")
     began = time.monotonic()
-    found = console.expect(rf"({PROMPT})|nested: run ended with \d+\s", options.time_limit)
+    found = machine.expect(rf"({PROMPT})|nested: run ended with \d+\s")
     verdict.note(f"lodge run --engine kvm reaches the guest's prompt, {way}", found.group(1) is not None, f"after {time.monotonic() - began:.0f} s")
     if found.group(1) is None:
         return
     # What is typed differs from what is printed, so that the terminal's echo does not count as the answer.
-    console.type('echo "processors": $(nproc).\n')
-    found = console.expect(r"processors: (\d+)\.", options.time_limit)
+    machine.type('echo "processors": $(nproc).\n')
+    found = machine.expect(r"processors: (\d+)\.")
     verdict.note("the guest's nproc", found.group(1) == "2", found.group(1))
-    console.expect(PROMPT, options.time_limit)
-    console.type("poweroff\n")
-    ended = console.expect(r"nested: run ended with (\d+)\s", options.time_limit)
+    machine.expect(PROMPT)
+    machine.type("poweroff\n")
+    ended = machine.expect(r"nested: run ended with (\d+)\s")
     verdict.note("the guest's poweroff ends lodge", ended.group(1) == "0", f"exit code {ended.group(1)}")
 
 
@@ -176,11 +199,10 @@ def run(kernel, options):
                    "-serial", "stdio", "-monitor", f"unix:{scratch}/monitor,server,nowait", "-kernel", os.path.join(kernel, "vmlinuz"), "-initrd", outer_image(kernel, options, scratch),
                    "-append", "console=ttyS0 panic=-1 quiet"]
         with Console(command, echo=sys.stdout.buffer if options.verbose else None) as console:
+            monitor = functools.cache(lambda: Monitor(os.path.join(scratch, "monitor")))
             try:
-                follow(console, options, verdict)
+                follow(Machine(console, monitor, options.time_limit), options, verdict)
             except ConsoleError as error:
-                if console.process.poll() is None and interrupts_are_lost(Monitor(os.path.join(scratch, "monitor"))):
-                    raise InterruptsLost from error
                 verdict.note("the nested machine", False, str(error))
             if verdict.failed and not options.verbose:
                 print(console.output[-20000:])

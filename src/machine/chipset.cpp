@@ -1,9 +1,15 @@
 #include "machine/chipset.hpp"
 
+#include "devices/ata/ahci.hpp"
+#include "devices/ata/piix_ide.hpp"
 #include "devices/chipset/i440fx.hpp"
 #include "devices/chipset/i440fx_board.hpp"
+#include "devices/chipset/ich9_lpc.hpp"
 #include "devices/chipset/piix3.hpp"
 #include "devices/chipset/piix4_pm.hpp"
+#include "devices/chipset/q35_board.hpp"
+#include "devices/chipset/q35_mch.hpp"
+#include "machine/acpi/dsdt.hpp"
 #include "machine/acpi/tables.hpp"
 
 namespace lodge::machine {
@@ -38,12 +44,21 @@ class DirectChipset final : public Chipset {
     return chipset;
   }
   HostBridge& pci() override { return *pci_; }
-  uint16_t power_base() override { return acpi::kPmBase; }
+  // Without firmware they are placed at once (acpi::place_tables()).
+  acpi::Board acpi_board(uint32_t vcpus) override {
+    return {.hardware = {}, .dsdt = acpi::build_direct_dsdt(vcpus), .level_lines = acpi::kDirectLevelLines};
+  }
   Result<> start() override { return pci_->assign_resources(); }
 
  private:
   std::unique_ptr<HostBridge> pci_;
 };
+
+std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> isa_pins(const Chipset::Site& site) {
+  std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> pins;
+  for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(i);
+  return pins;
+}
 
 // Intel's 440FX with the PIIX3 and the PIIX4's power management: device 1, functions 0 and 3.
 class I440FxChipset final : public Chipset {
@@ -51,7 +66,8 @@ class I440FxChipset final : public Chipset {
   using Board = devices::chipset::I440FxBoard;
 
   explicit I440FxChipset(const Site& site)
-      : host_(site.shadow_changed),
+      : map_(site.map),
+        host_(site.shadow_changed),
         isa_(isa_pins(site)),
         ide_(site.memory, site.ports, {site.pin(kIdePrimary), site.pin(kIdeSecondary)}),
         power_(site.ports, site.acpi) {}
@@ -78,21 +94,83 @@ class I440FxChipset final : public Chipset {
     return chipset;
   }
   HostBridge& pci() override { return *pci_; }
-  devices::ata::PiixIde* ide() override { return &ide_; }
-  uint16_t power_base() override { return power_.base(); }
+  devices::ata::Controller* ata() override { return &ide_; }
+  acpi::Board acpi_board(uint32_t vcpus) override {
+    return {.hardware = {.base = power_.base(), .layout = Board::kPowerLayout},
+            .dsdt = acpi::build_i440fx_dsdt(vcpus, map_),
+            .level_lines = Board::kLevelLines};
+  }
   Result<> start() override { return {}; }  // firmware does what is to be done
 
  private:
-  static std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> isa_pins(const Site& site) {
-    std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> pins;
-    for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(i);
-    return pins;
-  }
-
+  const MemoryMap map_;
   devices::chipset::I440Fx host_;
   devices::chipset::Piix3 isa_;
   devices::ata::PiixIde ide_;
   devices::chipset::Piix4Pm power_;
+  std::unique_ptr<HostBridge> pci_;
+};
+
+// Intel's Q35 with the ICH9: device 31, functions 0 and 2.
+class Q35Chipset final : public Chipset {
+ public:
+  using Board = devices::chipset::Q35Board;
+  using Lpc = devices::chipset::Ich9Lpc;
+
+  explicit Q35Chipset(const Site& site)
+      : map_(site.map),
+        host_(site.shadow_changed, [this](std::optional<devices::pci::Window> where) { move_configuration(where); }),
+        isa_({.ports = site.ports, .memory = site.mmio, .power = site.acpi, .isa = isa_pins(site), .apic = apic_pins(site)}),
+        sata_(site.memory) {}
+
+  static Result<std::unique_ptr<Chipset>> create(const Site& site) {
+    auto chipset = std::make_unique<Q35Chipset>(site);
+    std::array<IrqPin, HostBridge::kLines> lines;
+    for (uint32_t i = 0; i < Lpc::kLines; ++i) lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
+    chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
+                                            .memory = site.mmio,
+                                            .beside_config_address = site.beside_pci,
+                                            .io = {0, 0x10000},
+                                            .memory32 = {site.map.low_end, kIoapic - site.map.low_end},
+                                            .memory64 = {site.map.end_above_4g(), kHighWindowBytes},
+                                            .ecam = {},
+                                            .send_message = site.send_message,
+                                            .lines = lines,
+                                            .line_of = &Board::line_of,
+                                            .bridge = &chipset->host_}));
+    TRY(chipset->pci_->plug(chipset->isa_, Board::kLpcDevice));
+    TRY(chipset->pci_->plug(chipset->sata_, Board::kLpcDevice, Board::kSataFunction));
+    return chipset;
+  }
+  HostBridge& pci() override { return *pci_; }
+  devices::ata::Controller* ata() override { return &sata_; }
+  acpi::Board acpi_board(uint32_t vcpus) override {
+    MutexLock lock(mutex_);
+    return {.hardware = {.base = isa_.power_base(), .layout = Board::kPowerLayout},
+            .dsdt = acpi::build_q35_dsdt(vcpus, map_, configuration_),
+            .level_lines = Board::kLevelLines,
+            .configuration = configuration_};
+  }
+  Result<> start() override { return {}; }
+
+ private:
+  static std::array<IrqPin, Lpc::kLines> apic_pins(const Site& site) {
+    std::array<IrqPin, Lpc::kLines> pins;
+    for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(Board::kFirstPirqInput + i);
+    return pins;
+  }
+  void move_configuration(std::optional<devices::pci::Window> where) {
+    pci_->show_ecam(where);
+    MutexLock lock(mutex_);
+    configuration_ = where;
+  }
+
+  const MemoryMap map_;
+  Mutex mutex_;
+  std::optional<devices::pci::Window> configuration_ LODGE_GUARDED_BY(mutex_);
+  devices::chipset::Q35Mch host_;
+  Lpc isa_;
+  devices::ata::Ahci sata_;
   std::unique_ptr<HostBridge> pci_;
 };
 
@@ -102,18 +180,25 @@ PciPlaces pci_places(Kind kind) {
   switch (kind) {
     case Kind::Direct: return {.display = 0, .first_nic = 1, .entropy = 5, .balloon = 6, .console = 7, .usb = 0, .first_drive = 8};
     case Kind::Pc: return {.display = 2, .first_nic = 3, .entropy = 7, .balloon = 8, .console = 9, .usb = 10, .first_drive = 11};
+    case Kind::Q35: return {.display = 1, .first_nic = 2, .entropy = 6, .balloon = 7, .console = 8, .usb = 9, .first_drive = 10};
   }
   return {};
 }
 
 devices::AcpiPm::Layout acpi_layout(Kind kind) {
-  return kind == Kind::Direct ? acpi::kPmLayout : devices::chipset::I440FxBoard::kPowerLayout;
+  switch (kind) {
+    case Kind::Direct: return acpi::kPmLayout;
+    case Kind::Pc: return devices::chipset::I440FxBoard::kPowerLayout;
+    case Kind::Q35: return devices::chipset::Q35Board::kPowerLayout;
+  }
+  return {};
 }
 
 Result<std::unique_ptr<Chipset>> Chipset::create(Kind kind, const Site& site) {
   switch (kind) {
     case Kind::Direct: return DirectChipset::create(site);
     case Kind::Pc: return I440FxChipset::create(site);
+    case Kind::Q35: return Q35Chipset::create(site);
   }
   return fail(ErrorKind::Internal, "no such machine");
 }

@@ -8,11 +8,12 @@
 #include <memory>
 
 #include "devices/acpi_pm.hpp"
-#include "devices/ata/piix_ide.hpp"
+#include "devices/ata/controller.hpp"
 #include "devices/bus.hpp"
 #include "devices/chipset/shadow_control.hpp"
 #include "devices/irq_pin.hpp"
 #include "devices/pci/host_bridge.hpp"
+#include "machine/acpi/loader.hpp"
 #include "machine/config.hpp"
 #include "machine/memory_map.hpp"
 
@@ -24,7 +25,7 @@ struct PciPlaces {
 };
 [[nodiscard]] PciPlaces pci_places(Kind kind);
 
-// The board's chip.
+// How the board's power management is laid out.
 [[nodiscard]] devices::AcpiPm::Layout acpi_layout(Kind kind);
 
 class Chipset {
@@ -44,9 +45,10 @@ class Chipset {
   virtual ~Chipset() = default;
 
   [[nodiscard]] virtual devices::pci::HostBridge& pci() = 0;
-  // The IDE controller; null: the machine has none.
-  [[nodiscard]] virtual devices::ata::PiixIde* ide() { return nullptr; }
-  [[nodiscard]] virtual uint16_t power_base() = 0;  // port of the power management registers; any thread
+  // The controller of IDE or SATA; null: the machine has none.
+  [[nodiscard]] virtual devices::ata::Controller* ata() { return nullptr; }
+  // What ACPI's tables say, of machines whose firmware asks for them: as it is now, any thread.
+  [[nodiscard]] virtual acpi::Board acpi_board(uint32_t vcpus) = 0;
   // All functions are plugged in; what follows is power-on.
   [[nodiscard]] virtual Result<> start() = 0;
 };

@@ -21,30 +21,43 @@ std::string Config::uefi_vars_path() const {
   return {};
 }
 
+namespace {
+
+// What a machine has for drives that need no driver of virtio's, in the order in which they are filled. A disk is the first channel's
+// first if it can; a CD the second channel's, where systems of old look for it.
+struct AtaPlaces {
+  const char* name;
+  std::vector<unsigned> disks, optical;
+};
+AtaPlaces ata_places(Kind kind) {
+  if (kind == Kind::Q35) return {.name = "SATA", .disks = {0, 1, 3, 4, 5, 2}, .optical = {2, 3, 4, 5, 1, 0}};
+  return {.name = "IDE", .disks = {0, 1, 3, 2}, .optical = {2, 3, 1, 0}};
+}
+
+}  // namespace
+
 Result<> place_drives(Config& config) {
-  constexpr unsigned kIdePlaces = 4;
-  // A disk is the first channel's first if it can; a CD the second channel's, where systems of old look for it.
-  constexpr std::array<unsigned, kIdePlaces> kDiskPlaces{0, 1, 3, 2}, kOpticalPlaces{2, 3, 1, 0};
-  std::array<bool, kIdePlaces> taken{};
+  const AtaPlaces places = ata_places(config.kind());
+  std::vector<bool> taken(places.disks.size());
   unsigned number = 0, on_virtio = 0;
   for (DriveConfig& drive : config.drives) {
     drive.number = number++;
     if (drive.interface == DriveInterface::Automatic)
-      drive.interface = config.kind() == Kind::Direct ? DriveInterface::Virtio : DriveInterface::Ide;
+      drive.interface = config.kind() == Kind::Direct ? DriveInterface::Virtio : DriveInterface::Ata;
     if (drive.optical) drive.disk.read_only = true;
-    if (drive.interface != DriveInterface::Ide) {
+    if (drive.interface != DriveInterface::Ata) {
       // Each is a device of PCI bus 0.
-      const unsigned most = config.kind() == Kind::Direct ? kMaximumDrives : kMaximumVirtioDrivesOfPc;
+      const unsigned most = config.kind() == Kind::Direct ? kMaximumDrives : kMaximumVirtioDrivesWithFirmware;
       if (++on_virtio > most) return fail(ErrorKind::Usage, "{}: this machine has places for at most {} disks on virtio", drive.file, most);
       continue;
     }
     if (config.kind() == Kind::Direct)
-      return fail(ErrorKind::Usage, "{}: the machine direct has no IDE: use if=virtio, or --machine pc", drive.file);
-    const auto& places = drive.optical ? kOpticalPlaces : kDiskPlaces;
-    const auto place = std::ranges::find_if(places, [&](unsigned which) { return !taken[which]; });
-    if (place == places.end())
-      return fail(ErrorKind::Usage, "{}: IDE has places for {} drives: connect it with --drive file={},if=virtio", drive.file, kIdePlaces,
-                  drive.file);
+      return fail(ErrorKind::Usage, "{}: the machine direct has no IDE and no SATA: use if=virtio, or --machine pc or q35", drive.file);
+    const auto& order = drive.optical ? places.optical : places.disks;
+    const auto place = std::ranges::find_if(order, [&](unsigned which) { return !taken[which]; });
+    if (place == order.end())
+      return fail(ErrorKind::Usage, "{}: {} has places for {} drives: connect it with --drive file={},if=virtio", drive.file, places.name,
+                  order.size(), drive.file);
     drive.place = *place;
     taken[*place] = true;
   }

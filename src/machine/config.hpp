@@ -16,12 +16,13 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 constexpr uint64_t kMinimumMemory = 16 * kMiB;
 constexpr uint64_t kMaximumMemory = uint64_t{1} << 40;
-constexpr size_t kMaximumDrives = 24, kMaximumVirtioDrivesOfPc = 21, kMaximumNics = 4;
+constexpr size_t kMaximumDrives = 24, kMaximumVirtioDrivesWithFirmware = 21, kMaximumNics = 4;
 constexpr uint32_t kMaximumVcpus = 254;  // 8-bit APIC ids; 0xff is the broadcast
 
 enum class Kind : uint8_t {
   Direct,  // boots a kernel itself: PCI and virtio, no firmware
   Pc,      // Intel's 440FX and PIIX, started by firmware
+  Q35,     // Intel's Q35 and ICH9, started by firmware
 };
 
 struct Config {

@@ -14,16 +14,16 @@
 namespace lodge::machine {
 
 enum class DriveInterface : uint8_t {
-  Automatic,  // the machine's own: IDE on a PC, else virtio
+  Automatic,  // the machine's own: IDE or SATA where there is some, else virtio
   Virtio,
-  Ide,
+  Ata,  // IDE or SATA, as the machine has it
 };
 
 struct DriveConfig {
   std::string file;  // empty: an optical drive without a medium
   DriveInterface interface = DriveInterface::Automatic;
   bool optical = false;  // a CD or DVD
-  unsigned place = 0;    // of Ide: 0 and 1 on the first channel, 2 and 3 on the second
+  unsigned place = 0;    // of Ata: at the machine's controller
   unsigned number = 0;   // of all drives, in their order
   block::ImageOptions image;
   devices::storage::DiskOptions disk;

@@ -44,7 +44,7 @@ uint64_t load_little(const uint8_t* at, unsigned size) {
 
 }  // namespace
 
-Machine::Machine(const Parts& parts) : parts_(parts), map_(parts.config.memory) {}
+Machine::Machine(const Parts& parts) : parts_(parts), map_(parts.config.memory, parts.config.kind() == Kind::Q35 ? kQ35Hole : kHole) {}
 
 Result<std::unique_ptr<Machine>> Machine::create(const Parts& parts) {
   std::unique_ptr<Machine> machine(new Machine(parts));
@@ -179,10 +179,11 @@ Result<> Machine::build() {
 }
 
 Result<> Machine::attach_firmware() {
-  const auto hardware = [this] {
-    return acpi::FixedHardware{.base = pc_->power_base(), .layout = acpi_layout(parts_.config.kind()), .vga = parts_.config.vga};
-  };
-  TRY(acpi::offer_tables(*fw_cfg_, parts_.config.vcpus, map_, hardware));
+  TRY(acpi::offer_tables(*fw_cfg_, parts_.config.vcpus, [this] {
+    acpi::Board board = pc_->acpi_board(parts_.config.vcpus);
+    board.hardware.vga = parts_.config.vga;
+    return board;
+  }));
   TRY(pc_->ports().attach(devices::FwCfg::kPorts, devices::FwCfg::kPortBytes, fw_cfg_->ports(), "fw_cfg"));
   TRY(pc_->ports().attach(devices::FwCfg::kDmaPorts, devices::FwCfg::kDmaPortBytes, fw_cfg_->dma_ports(), "fw_cfg DMA"));
   TRY(pc_->mmio().attach(FirmwareMemory::kBase, FirmwareMemory::kEnd - FirmwareMemory::kBase, *firmware_memory_, "ROM and shadow"));
@@ -211,8 +212,8 @@ Result<> Machine::create_devices() {
   number = places.first_drive;
   for (const auto& drive : parts_.peripherals.drives()) {
     if (drive->medium()) connect_disk(*drive->medium());
-    if (drive->config().interface == DriveInterface::Ide)
-      attach_ide(*drive);
+    if (drive->config().interface == DriveInterface::Ata)
+      attach_ata(*drive);
     else
       TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++, drive->config().packed));
   }
@@ -260,13 +261,14 @@ Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned
 }
 
 // validate() has seen to it that there is such a controller, with a place for it.
-void Machine::attach_ide(Drive& drive) {
+void Machine::attach_ata(Drive& drive) {
   const unsigned place = drive.config().place, number = drive.config().number;
-  devices::ata::Channel& channel = pc_->ide()->channel(place / 2);
-  if (!drive.config().optical) return channel.attach(place % 2, std::make_unique<devices::ata::HardDisk>(channel, drive.disk(), number));
-  auto optical_drive = std::make_unique<devices::ata::OpticalDrive>(channel, drive.medium(), number);
+  devices::ata::Controller& controller = *pc_->ata();
+  devices::ata::Link& link = controller.link(place);
+  if (!drive.config().optical) return controller.attach(place, std::make_unique<devices::ata::HardDisk>(link, drive.disk(), number));
+  auto optical_drive = std::make_unique<devices::ata::OpticalDrive>(link, drive.medium(), number);
   optical_.emplace_back(&drive, optical_drive.get());
-  channel.attach(place % 2, std::move(optical_drive));
+  controller.attach(place, std::move(optical_drive));
 }
 
 devices::ata::OpticalDrive* Machine::optical(const Drive& drive) {
@@ -283,7 +285,7 @@ void Machine::put_medium(Drive& drive, devices::storage::Disk* medium) {
 void Machine::stop_devices() {
   for (const auto& drive : parts_.peripherals.drives())
     if (auto* const disk = drive->medium()) disk->thread().post([disk] { disk->set_giving_up(true); });
-  if (pc_ && pc_->ide()) pc_->ide()->shut_down();
+  if (pc_ && pc_->ata()) pc_->ata()->shut_down();
   for (const auto& transport : virtio_) transport->shut_down();
 }
 

@@ -109,7 +109,7 @@ class Machine {
   [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> create_graphics();
   [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
-  void attach_ide(Drive& drive);
+  void attach_ata(Drive& drive);
   void connect_disk(devices::storage::Disk& disk);
   void stop_devices();
   void wait_while_paused() LODGE_EXCLUDES(mutex_);

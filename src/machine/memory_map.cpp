@@ -4,8 +4,8 @@
 
 namespace lodge::machine {
 
-MemoryMap::MemoryMap(uint64_t memory_bytes)
-    : low_end(std::min(memory_bytes, kHole)), above_size(memory_bytes > kHole ? memory_bytes - kHole : 0) {}
+MemoryMap::MemoryMap(uint64_t memory_bytes, uint64_t hole)
+    : low_end(std::min(memory_bytes, hole)), above_size(memory_bytes > hole ? memory_bytes - hole : 0) {}
 
 std::vector<memory::Range> MemoryMap::backing() const {
   std::vector<memory::Range> ranges{{0, kEbdaEnd}, {kRom, kRomEnd - kRom}, {kHighMemory, low_end - kHighMemory}};

@@ -22,6 +22,7 @@ constexpr uint64_t kEbda = 0x9f000, kEbdaEnd = 0xa0000;
 constexpr uint64_t kRom = 0xe0000, kRomEnd = 0x100000;
 constexpr uint64_t kHighMemory = 0x100000;
 constexpr uint64_t kHole = uint64_t{3} << 30;
+constexpr uint64_t kQ35Hole = uint64_t{2} << 30;  // behind it firmware puts 256 MiB of configuration space, and BARs
 constexpr uint64_t kAbove4G = uint64_t{4} << 30;
 constexpr uint64_t kPciMemory = kHole, kPciMemoryBytes = uint64_t{512} << 20;
 constexpr uint64_t kPciConfiguration = kPciMemory + kPciMemoryBytes, kPciConfigurationBytes = uint64_t{1} << 20;
@@ -30,9 +31,10 @@ constexpr uint64_t kHighWindowBytes = uint64_t{1} << 36;
 constexpr uint64_t kIoapic = 0xfec00000, kLocalApic = 0xfee00000;
 
 struct MemoryMap {
-  explicit MemoryMap(uint64_t memory_bytes);  // at least 2 MiB, page-aligned
-  uint64_t low_end;                           // end of RAM below the hole
-  uint64_t above_size;                        // bytes of RAM from 4 GiB on
+  // At least 2 MiB, page-aligned. `hole`: where RAM below 4 GiB ends at the latest.
+  explicit MemoryMap(uint64_t memory_bytes, uint64_t hole = kHole);
+  uint64_t low_end;     // end of RAM below the hole
+  uint64_t above_size;  // bytes of RAM from 4 GiB on
 
   [[nodiscard]] std::vector<memory::Range> backing() const;  // for GuestMemory: RAM and the ROM
   // On a board with firmware: all RAM, with what ROMs hide from 640 KiB to 1 MiB (firmware_memory.hpp).

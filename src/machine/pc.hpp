@@ -45,8 +45,8 @@ class Pc {
   Result<> plug(devices::pci::Function& function, unsigned device) { return chipset_->pci().plug(function, device); }
   // Power-on; then the guest may run.
   Result<> start() { return chipset_->start(); }
-  [[nodiscard]] uint16_t power_base() { return chipset_->power_base(); }
-  [[nodiscard]] devices::ata::PiixIde* ide() { return chipset_->ide(); }
+  [[nodiscard]] acpi::Board acpi_board(uint32_t vcpus) { return chipset_->acpi_board(vcpus); }
+  [[nodiscard]] devices::ata::Controller* ata() { return chipset_->ata(); }
   [[nodiscard]] devices::ps2::Controller& keyboard() { return keyboard_; }
   void press_power_button() { acpi_.press_power_button(); }
 

@@ -74,10 +74,12 @@ constexpr auto kSettings = std::to_array<Row>({
      }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](DriveConfig& drive, std::string_view value) { return set_switch(drive.packed, value); }},
-    {"if", "ide|virtio", "how the drive is connected (default: ide on the machine pc, else virtio)",
+    {"if", "ide|sata|virtio", "how the drive is connected; ide and sata: the one that the machine has (default: that, else virtio)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
-       if (value != "virtio" && value != "ide") return fail(ErrorKind::Usage, "there is no interface '{}': use ide or virtio", value);
-       drive.interface = value == "ide" ? machine::DriveInterface::Ide : machine::DriveInterface::Virtio;
+       // Either name stands for what the machine has.
+       const bool ata = value == "ide" || value == "sata";
+       if (value != "virtio" && !ata) return fail(ErrorKind::Usage, "there is no interface '{}': use ide, sata or virtio", value);
+       drive.interface = ata ? machine::DriveInterface::Ata : machine::DriveInterface::Virtio;
        return {};
      }},
     {"media", "disk|cdrom", "what the image is of (default disk)",

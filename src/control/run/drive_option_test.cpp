@@ -65,7 +65,7 @@ TEST(DriveOption, RefusalsSayWhatWouldBeRight) {
   EXPECT_NE(refusal("file=a,queues=0").find("1 to 64"), std::string::npos);
   EXPECT_NE(refusal("file=a,queues=65").find("1 to 64"), std::string::npos);
   EXPECT_NE(refusal("file=a,queues=1x").find("1 to 64"), std::string::npos);
-  EXPECT_NE(refusal("file=a,if=scsi").find("ide or virtio"), std::string::npos);
+  EXPECT_NE(refusal("file=a,if=scsi").find("ide, sata or virtio"), std::string::npos);
   EXPECT_NE(refusal("file=a,snapshot=on,readonly=on").find("do not go together"), std::string::npos);
   EXPECT_NE(refusal("file=a,reed=on").find("readonly"), std::string::npos) << "the names that there are";
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <map>
 #include <vector>
 
 #include "control/run/drive_option.hpp"
@@ -31,14 +32,17 @@ constexpr auto
         std::
             to_array<Option>(
                 {
-                    {"--machine", "", "direct|pc",
-                     "direct boots a kernel itself, pc starts with firmware (default: direct with --kernel, else pc)", false,
+                    {"--machine", "", "direct|pc|q35",
+                     "direct boots a kernel itself; pc (Intel 440FX, IDE) and q35 (ICH9, SATA) start with firmware (default: direct with --kernel, else pc)", false,
                      [](Config& config, std::string_view value) -> Result<> {
-                       if (value != "direct" && value != "pc") return fail(ErrorKind::Usage, "unknown machine '{}': use direct or pc", value);
-                       config.machine = value == "direct" ? machine::Kind::Direct : machine::Kind::Pc;
+                       const std::map<std::string_view, machine::Kind> kinds{
+                           {"direct", machine::Kind::Direct}, {"pc", machine::Kind::Pc}, {"q35", machine::Kind::Q35}};
+                       const auto kind = kinds.find(value);
+                       if (kind == kinds.end()) return fail(ErrorKind::Usage, "unknown machine '{}': use direct, pc or q35", value);
+                       config.machine = kind->second;
                        return {};
                      }},
-                    {"--firmware", "", "bios|uefi|FILE", "what the machine pc starts with: SeaBIOS (bios, the default), OVMF (uefi) or an image", false,
+                    {"--firmware", "", "bios|uefi|FILE", "what the machines pc and q35 start with: SeaBIOS (bios, the default), OVMF (uefi) or an image", false,
                      [](Config& config, std::string_view value) { return set_text(config.firmware, value); }},
                     {"--uefi-vars", "", "FILE|none",
                      "where UEFI firmware keeps its variables (default: beside the first disk, as DISK.uefi-vars)", false,

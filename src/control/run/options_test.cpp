@@ -88,7 +88,7 @@ TEST(RunOptions, MessagesNameTheArgument) {
   EXPECT_NE(refusal({"--kernel"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "--drive", "file=a,reed=on"}).find("--drive: there is no setting 'reed'"), std::string::npos);
   EXPECT_NE(refusal({"--firmware", "bios"}).find("--cdrom FILE"), std::string::npos) << "there is nothing to boot from";
-  EXPECT_NE(refusal({"--machine", "microvm", "disk.img"}).find("direct or pc"), std::string::npos);
+  EXPECT_NE(refusal({"--machine", "microvm", "disk.img"}).find("direct, pc or q35"), std::string::npos);
   EXPECT_NE(refusal({"--machine", "direct", "disk.img"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"--machine", "pc", "--kernel", "k"}).find("leave --machine out"), std::string::npos);
   EXPECT_NE(refusal({"a", "b", "c", "d", "e"}).find("e: IDE has places for 4"), std::string::npos);
@@ -123,16 +123,32 @@ TEST(RunOptions, MachineFollowsFromWhatItBoots) {
   EXPECT_EQ(pc.kind(), machine::Kind::Pc);
   EXPECT_EQ(pc.name, "one.img");
   const auto place = [&](size_t i) { return std::pair(pc.drives[i].interface, pc.drives[i].place); };
-  EXPECT_EQ(place(0), std::pair(DriveInterface::Ide, 0u));
-  EXPECT_EQ(place(1), std::pair(DriveInterface::Ide, 2u));
+  EXPECT_EQ(place(0), std::pair(DriveInterface::Ata, 0u));
+  EXPECT_EQ(place(1), std::pair(DriveInterface::Ata, 2u));
   EXPECT_EQ(pc.drives[2].interface, DriveInterface::Virtio);
-  EXPECT_EQ(place(3), std::pair(DriveInterface::Ide, 1u));
-  EXPECT_EQ(place(4), std::pair(DriveInterface::Ide, 3u));
+  EXPECT_EQ(place(3), std::pair(DriveInterface::Ata, 1u));
+  EXPECT_EQ(place(4), std::pair(DriveInterface::Ata, 3u));
   EXPECT_TRUE(pc.drives[1].optical && pc.drives[1].disk.read_only);
   EXPECT_FALSE(pc.drives[0].disk.read_only);
   EXPECT_EQ(pc.drives[4].number, 4u);
   // A CD for a kernel that is booted directly.
   EXPECT_TRUE(parse({"--cdrom", "cd.iso"}).drives[0].disk.read_only);
+}
+
+TEST(RunOptions, TheQ35MachineHasSixPlacesOnSata) {
+  using machine::DriveInterface;
+  const auto parsed =
+      parse_run_options(Arguments{"--machine", "q35", "--cdrom", "cd.iso", "one", "two", "--drive", "file=three,if=sata", "four", "five"});
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  const machine::Config& q35 = *parsed;
+  EXPECT_EQ(q35.kind(), machine::Kind::Q35);
+  std::vector<unsigned> places;
+  for (const auto& drive : q35.drives) {
+    EXPECT_EQ(drive.interface, DriveInterface::Ata);
+    places.push_back(drive.place);
+  }
+  EXPECT_EQ(places, (std::vector<unsigned>{2, 0, 1, 3, 4, 5}));
+  EXPECT_NE(refusal({"--machine", "q35", "1", "2", "3", "4", "5", "6", "7"}).find("SATA has places for 6 drives"), std::string::npos);
 }
 
 // docs/running.md holds the help word for word.

@@ -1,4 +1,4 @@
-// A chip's ports at an address that software chooses, as power management's are: one place for moving them.
+// A chip's ports or memory at an address that software chooses, as power management's are: one place for moving them.
 //
 // Threads: those of configuration space.
 #pragma once
@@ -11,16 +11,17 @@
 
 namespace lodge::devices::chipset {
 
-class PortBlock {
+template <typename Device>
+class MovableBlock {
  public:
-  PortBlock(PortBus& bus, PortDevice& device, uint16_t length, std::string name)
+  MovableBlock(Bus<Device>& bus, Device& device, uint64_t length, std::string name)
       : bus_(bus), device_(device), length_(length), name_(std::move(name)) {}
-  ~PortBlock() { move({}); }
-  PortBlock(const PortBlock&) = delete;
-  PortBlock& operator=(const PortBlock&) = delete;
+  ~MovableBlock() { move({}); }
+  MovableBlock(const MovableBlock&) = delete;
+  MovableBlock& operator=(const MovableBlock&) = delete;
 
-  // Where the ports are now, or that they are nowhere. A place that is taken is the guest's mistake: they are nowhere then.
-  void move(std::optional<uint16_t> base) {
+  // Where it is now, or that it is nowhere. A place that is taken is the guest's mistake: it is nowhere then.
+  void move(std::optional<uint64_t> base) {
     if (base == base_) return;
     if (base_) bus_.detach(*base_);
     base_.reset();
@@ -28,11 +29,14 @@ class PortBlock {
   }
 
  private:
-  PortBus& bus_;
-  PortDevice& device_;
-  const uint16_t length_;
+  Bus<Device>& bus_;
+  Device& device_;
+  const uint64_t length_;
   const std::string name_;
-  std::optional<uint16_t> base_;
+  std::optional<uint64_t> base_;
 };
+
+using PortBlock = MovableBlock<PortDevice>;
+using MemoryBlock = MovableBlock<MmioDevice>;
 
 }  // namespace lodge::devices::chipset

@@ -10,7 +10,7 @@ constexpr uint8_t kZeroOp = 0x00, kOneOp = 0x01, kNameOp = 0x08, kBytePrefix = 0
                   kStringPrefix = 0x0d, kQWordPrefix = 0x0e, kScopeOp = 0x10, kBufferOp = 0x11, kPackageOp = 0x12, kDualNamePrefix = 0x2e,
                   kMultiNamePrefix = 0x2f, kExtOpPrefix = 0x5b, kDeviceOp = 0x82, kMethodOp = 0x14, kArg0Op = 0x68, kStoreOp = 0x70,
                   kAndOp = 0x7b, kOrOp = 0x7d, kCreateDWordFieldOp = 0x8a, kIfOp = 0xa0, kReturnOp = 0xa4, kRegionOp = 0x80,
-                  kFieldOp = 0x81;
+                  kFieldOp = 0x81, kLEqualOp = 0x93;
 
 // End tag (6.4.2.9); a checksum of 0 says that the template is not summed.
 const Aml kEndTag{0x79, 0x00};
@@ -145,6 +145,7 @@ Aml store(const Aml& value, const Aml& target) { return sequence(Aml{kStoreOp}, 
 // The third operand, where the result goes too, is left out by a null name.
 Aml bit_and(const Aml& a, const Aml& b) { return sequence(Aml{kAndOp}, a, b, Aml{kZeroOp}); }
 Aml bit_or(const Aml& a, const Aml& b) { return sequence(Aml{kOrOp}, a, b, Aml{kZeroOp}); }
+Aml equal(const Aml& a, const Aml& b) { return sequence(Aml{kLEqualOp}, a, b); }
 Aml if_true(const Aml& condition, const Aml& then) { return with_length({kIfOp}, sequence(condition, then)); }
 Aml dword_in_buffer(const Aml& buffer, unsigned byte, std::string_view path) {
   return sequence(Aml{kCreateDWordFieldOp}, buffer, integer(byte), name_string(path));

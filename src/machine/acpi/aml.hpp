@@ -40,6 +40,7 @@ enum class Space : uint8_t { SystemIo = 1, PciConfig = 2 };
 [[nodiscard]] Aml store(const Aml& value, const Aml& target);
 [[nodiscard]] Aml bit_and(const Aml& a, const Aml& b);
 [[nodiscard]] Aml bit_or(const Aml& a, const Aml& b);
+[[nodiscard]] Aml equal(const Aml& a, const Aml& b);
 [[nodiscard]] Aml if_true(const Aml& condition, const Aml& then);
 [[nodiscard]] Aml dword_in_buffer(const Aml& buffer, unsigned byte, std::string_view path);
 [[nodiscard]] Aml argument(unsigned number);

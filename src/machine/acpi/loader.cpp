@@ -1,10 +1,10 @@
 #include "machine/acpi/loader.hpp"
 
 #include <array>
+#include <cassert>
 #include <string_view>
+#include <utility>
 
-#include "devices/chipset/i440fx_board.hpp"
-#include "machine/acpi/dsdt.hpp"
 #include "machine/acpi/header.hpp"
 
 namespace lodge::machine::acpi {
@@ -15,6 +15,9 @@ constexpr const char* kTables = "etc/acpi/tables";
 constexpr const char* kRsdp = "etc/acpi/rsdp";
 constexpr const char* kScript = "etc/table-loader";
 
+// Firmware learns how long files are before it has placed the chips that the tables speak of: their lengths do not depend on that. A
+// command of zeros is none.
+constexpr size_t kTablesBytes = 64 << 10, kScriptBytes = 4096;
 constexpr size_t kNameBytes = 56, kCommandBytes = 128;
 enum Command : uint32_t { kAllocate = 1, kAddPointer = 2, kAddChecksum = 3 };
 enum Zone : uint8_t { kAnywhere = 1, kFirstMegabyte = 2 };
@@ -79,7 +82,7 @@ class TableFile {
     return at;
   }
   // A table with pointers: its sum is right only when they are.
-  size_t place_with_pointers(std::vector<uint8_t> table, std::initializer_list<std::pair<size_t, uint8_t>> pointers) {
+  size_t place_with_pointers(std::vector<uint8_t> table, const std::vector<std::pair<size_t, uint8_t>>& pointers) {
     table[offsetof(Header, checksum)] = 0;
     const size_t at = place(table);
     for (const auto& [offset, bytes] : pointers) script_.add_pointer(kTables, kTables, at + offset, bytes);
@@ -105,19 +108,24 @@ static_assert(sizeof(OldRsdp) == 20);
 
 }  // namespace
 
-Blobs build_i440fx_blobs(uint32_t vcpus, const MemoryMap& map, const FixedHardware& hardware) {
+Blobs build_blobs(uint32_t vcpus, const Board& board) {
   Script script;
   script.allocate(kTables, 64, kAnywhere);
   script.allocate(kRsdp, 16, kFirstMegabyte);
   TableFile file(script);
   const size_t facs = file.place(build_facs());
-  const size_t dsdt = file.place(build_i440fx_dsdt(vcpus, map));
-  const size_t fadt = file.place_with_pointers(build_fadt(hardware, dsdt, facs), {{kFadtFacs, 4}, {kFadtDsdt, 4}, {kFadtXDsdt, 8}});
-  const size_t madt = file.place(build_madt(vcpus, devices::chipset::I440FxBoard::kLevelLines));
+  const size_t dsdt = file.place(board.dsdt);
+  const size_t fadt = file.place_with_pointers(build_fadt(board.hardware, dsdt, facs), {{kFadtFacs, 4}, {kFadtDsdt, 4}, {kFadtXDsdt, 8}});
+  std::vector<size_t> tables{fadt, file.place(build_madt(vcpus, board.level_lines))};
+  if (board.configuration) tables.push_back(file.place(build_mcfg(*board.configuration)));
   std::vector<uint8_t> rsdt;
   append(rsdt, make_header("RSDT", 1));
-  for (const size_t table : {fadt, madt}) append(rsdt, static_cast<uint32_t>(table));
-  const size_t root = file.place_with_pointers(finish(std::move(rsdt)), {{sizeof(Header), 4}, {sizeof(Header) + 4, 4}});
+  std::vector<std::pair<size_t, uint8_t>> pointers;
+  for (const size_t table : tables) {
+    pointers.emplace_back(rsdt.size(), 4);
+    append(rsdt, static_cast<uint32_t>(table));
+  }
+  const size_t root = file.place_with_pointers(finish(std::move(rsdt)), pointers);
 
   OldRsdp pointer{};
   std::memcpy(pointer.signature, "RSD PTR ", 8);
@@ -127,13 +135,15 @@ Blobs build_i440fx_blobs(uint32_t vcpus, const MemoryMap& map, const FixedHardwa
   append(rsdp, pointer);
   script.add_pointer(kRsdp, kTables, offsetof(OldRsdp, rsdt), 4);
   script.add_checksum(kRsdp, offsetof(OldRsdp, checksum), 0, sizeof pointer);
-  return {.tables = file.take(), .rsdp = std::move(rsdp), .script = script.take()};
+  Blobs blobs{.tables = file.take(), .rsdp = std::move(rsdp), .script = script.take()};
+  assert(blobs.tables.size() <= kTablesBytes && blobs.script.size() <= kScriptBytes);
+  blobs.tables.resize(kTablesBytes);
+  blobs.script.resize(kScriptBytes);
+  return blobs;
 }
 
-Result<> offer_tables(devices::FwCfg& fw_cfg, uint32_t vcpus, const MemoryMap& map, const std::function<FixedHardware()>& hardware) {
-  const auto make = [=](std::vector<uint8_t> Blobs::* part) {
-    return [=] { return std::move(build_i440fx_blobs(vcpus, map, hardware()).*part); };
-  };
+Result<> offer_tables(devices::FwCfg& fw_cfg, uint32_t vcpus, const std::function<Board()>& board) {
+  const auto make = [=](std::vector<uint8_t> Blobs::* part) { return [=] { return std::move(build_blobs(vcpus, board()).*part); }; };
   TRY(fw_cfg.add_made_file(kTables, make(&Blobs::tables)));
   TRY(fw_cfg.add_made_file(kRsdp, make(&Blobs::rsdp)));
   return fw_cfg.add_made_file(kScript, make(&Blobs::script));

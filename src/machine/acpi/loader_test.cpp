@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <map>
 #include <numeric>
 #include <string>
+
+#include "machine/acpi/dsdt.hpp"
 
 namespace lodge::machine::acpi {
 namespace {
@@ -49,6 +52,7 @@ class Firmware {
     return files_[name];
   }
   void carry_out(std::span<const uint8_t> command) {
+    if (load(command, 0, 4) == 0) return;
     File& first = file(command, 4);
     switch (load(command, 0, 4)) {
       case 1:
@@ -82,14 +86,19 @@ unsigned sum(std::span<const uint8_t> bytes) { return std::accumulate(bytes.begi
 
 TEST(AcpiLoader, TheScriptLeavesLinkedAndSummedTables) {
   const FixedHardware hardware{.base = 0xb000, .layout = {.gpe0_block = 0x0c, .soft_off_sleep = 0}, .vga = true};
-  Firmware firmware(build_i440fx_blobs(2, MemoryMap(1 << 30), hardware));
+  const std::array<uint8_t, 1> level_lines{9};
+  const devices::pci::Window configuration{0xb0000000, 256 << 20};
+  Firmware firmware(build_blobs(2, {.hardware = hardware,
+                                    .dsdt = build_i440fx_dsdt(2, MemoryMap(1 << 30)),
+                                    .level_lines = level_lines,
+                                    .configuration = configuration}));
   const auto rsdp = firmware.rsdp();
   ASSERT_EQ(rsdp.size(), 20U);
   EXPECT_EQ(sum(rsdp), 0U);
   const auto rsdt = firmware.at(load(rsdp, 16, 4));
   EXPECT_EQ(std::memcmp(rsdt.data(), "RSDT", 4), 0);
   EXPECT_EQ(sum(rsdt), 0U);
-  ASSERT_EQ(rsdt.size(), 36U + 2 * 4);
+  ASSERT_EQ(rsdt.size(), 36U + 3 * 4);
   const auto fadt = firmware.at(load(rsdt, 36, 4));
   EXPECT_EQ(std::memcmp(fadt.data(), "FACP", 4), 0);
   EXPECT_EQ(sum(fadt), 0U);
@@ -99,6 +108,10 @@ TEST(AcpiLoader, TheScriptLeavesLinkedAndSummedTables) {
   const auto madt = firmware.at(load(rsdt, 40, 4));
   EXPECT_EQ(std::memcmp(madt.data(), "APIC", 4), 0);
   EXPECT_EQ(sum(madt), 0U);
+  const auto mcfg = firmware.at(load(rsdt, 44, 4));
+  EXPECT_EQ(std::memcmp(mcfg.data(), "MCFG", 4), 0);
+  EXPECT_EQ(load(mcfg, 44, 8), configuration.base);
+  EXPECT_EQ(load(mcfg, 54, 2), 0xff00U) << "buses 0 to 255";
   const auto facs = firmware.at(load(fadt, 36, 4));
   EXPECT_EQ(std::memcmp(facs.data(), "FACS", 4), 0);
   EXPECT_EQ(load(fadt, 36, 4) % 64, 0U);
@@ -106,6 +119,20 @@ TEST(AcpiLoader, TheScriptLeavesLinkedAndSummedTables) {
   const auto dsdt = firmware.at(load(fadt, 40, 4));
   EXPECT_EQ(std::memcmp(dsdt.data(), "DSDT", 4), 0);
   EXPECT_EQ(sum(dsdt), 0U);
+}
+
+// Its length is told before the chips have been placed.
+TEST(AcpiLoader, LengthsDoNotDependOnWhereTheChipsAre) {
+  const MemoryMap map(1 << 30);
+  const std::array<uint8_t, 1> level_lines{9};
+  const auto blobs = [&](const std::optional<devices::pci::Window>& configuration) {
+    return build_blobs(
+        254, {.hardware = {}, .dsdt = build_q35_dsdt(254, map, configuration), .level_lines = level_lines, .configuration = configuration});
+  };
+  const Blobs before = blobs({}), after = blobs(devices::pci::Window{0xb0000000, 256 << 20});
+  EXPECT_EQ(before.tables.size(), after.tables.size());
+  EXPECT_EQ(before.script.size(), after.script.size());
+  EXPECT_NE(before.tables, after.tables);
 }
 
 }  // namespace

@@ -16,8 +16,6 @@ namespace {
 
 using devices::AcpiPm;
 
-constexpr std::array<uint8_t, 1> kDirectLevelLines{kSciIrq};
-
 struct [[gnu::packed]] GenericAddress {  // table 5.1
   uint8_t space;                         // 1: system I/O
   uint8_t bits;
@@ -143,18 +141,19 @@ std::vector<uint8_t> build_madt(uint32_t vcpus, std::span<const uint8_t> level_l
 }
 
 // PCI Firmware 3.2, tables 4-2 and 4-3: one allocation.
-std::vector<uint8_t> build_mcfg() {
+std::vector<uint8_t> build_mcfg(const devices::pci::Window& configuration) {
   struct [[gnu::packed]] Body {
     uint64_t reserved = 0;
-    uint64_t base = kPciConfiguration;
+    uint64_t base;
     uint16_t segment = 0;
-    uint8_t first_bus = 0, last_bus = 0;
+    uint8_t first_bus = 0, last_bus;
     uint32_t reserved_behind = 0;
   };
   static_assert(sizeof(Body) == 24);
   std::vector<uint8_t> out;
   append(out, make_header("MCFG", 1));
-  append(out, Body{});
+  const auto buses = configuration.size / devices::pci::HostBridge::kEcamBytes;
+  append(out, Body{.base = configuration.base, .last_bus = static_cast<uint8_t>(buses - 1)});
   return finish(std::move(out));
 }
 
@@ -220,7 +219,7 @@ Result<uint64_t> place_tables(memory::GuestMemory& memory, uint32_t vcpus) {
 
   const uint64_t dsdt = TRY(place(build_direct_dsdt(vcpus)));
   const std::array<uint64_t, 3> tables{TRY(place(build_fadt({}, dsdt, kFacs))), TRY(place(build_madt(vcpus, kDirectLevelLines))),
-                                       TRY(place(build_mcfg()))};
+                                       TRY(place(build_mcfg({kPciConfiguration, kPciConfigurationBytes})))};
   const Rsdp rsdp = build_rsdp(TRY(place(build_xsdt(tables))));
   if (!memory.write(kRom, std::as_bytes(std::span(&rsdp, 1)))) return fail(ErrorKind::Internal, "no memory for the RSDP");
   return kRom;

@@ -1,12 +1,14 @@
 // The ACPI tables of the PC (ACPI 6.5, chapter 5), and where the direct machine, which has no firmware, finds them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "base/error.hpp"
 #include "devices/acpi_pm.hpp"
+#include "devices/pci/host_bridge.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace lodge::machine::acpi {
@@ -16,7 +18,8 @@ constexpr devices::AcpiPm::Layout kPmLayout{.gpe0_block = 0x20, .soft_off_sleep 
 constexpr uint16_t kPmBytes = 0x24;
 constexpr uint8_t kSciIrq = 9;
 constexpr uint16_t kPciPorts = 0xc000;  // to the end: what PCI devices can have
-constexpr uint8_t kFirstPciIrq = 16;    // IOAPIC inputs of the four PCI lines
+constexpr std::array<uint8_t, 1> kDirectLevelLines{kSciIrq};
+constexpr uint8_t kFirstPciIrq = 16;  // IOAPIC inputs of the four PCI lines
 
 // Where the fixed hardware is, as far as machines differ; the direct machine's by default.
 struct FixedHardware {
@@ -25,7 +28,8 @@ struct FixedHardware {
   bool vga = false;
 };
 
-[[nodiscard]] std::vector<uint8_t> build_mcfg();
+// `configuration`: a whole number of buses' configuration spaces, from bus 0 on.
+[[nodiscard]] std::vector<uint8_t> build_mcfg(const devices::pci::Window& configuration);
 // `level_lines`: ISA interrupts that are level-triggered and active high.
 [[nodiscard]] std::vector<uint8_t> build_madt(uint32_t vcpus, std::span<const uint8_t> level_lines);
 [[nodiscard]] std::vector<uint8_t> build_fadt(const FixedHardware& hardware, uint64_t dsdt, uint64_t facs);

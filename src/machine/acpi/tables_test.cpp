@@ -37,7 +37,7 @@ TEST(AcpiTables, HeadersAreValid) {
   expect_valid(build_direct_dsdt(1), "DSDT");
   expect_valid(build_madt(1, kLines), "APIC");
   expect_valid(build_fadt({}, 0xe0100, 0x9f400), "FACP");
-  expect_valid(build_mcfg(), "MCFG");
+  expect_valid(build_mcfg({kPciConfiguration, kPciConfigurationBytes}), "MCFG");
 }
 
 TEST(AcpiTables, MadtListsProcessorsIoapicAndOverrides) {
@@ -69,7 +69,7 @@ TEST(AcpiTables, MadtListsProcessorsIoapicAndOverrides) {
 
 // PCI Firmware 3.2, table 4-3.
 TEST(AcpiTables, McfgTellsWhereConfigurationSpaceIs) {
-  const auto mcfg = build_mcfg();
+  const auto mcfg = build_mcfg({kPciConfiguration, kPciConfigurationBytes});
   ASSERT_EQ(mcfg.size(), 60u);
   EXPECT_EQ(load32(mcfg, 44), kPciConfiguration);
   EXPECT_EQ(load32(mcfg, 48), 0u);
@@ -138,6 +138,19 @@ TEST(AcpiTables, IaslDisassemblesThe440FxDsdt) {
   for (const char* part : {"LNKA", "LNKD", "PNP0C0F", "PNP0F13", "OperationRegion (PIRQ, PCI_Config, 0x60, 0x04)",
                            "Method (_SRS, 1, Serialized)", "Return (BUF0)", "Level, ActiveHigh, Shared", "0x00000001C0000000"})
     EXPECT_NE(text.find(part), std::string::npos) << part << text;
+}
+
+TEST(AcpiTables, IaslDisassemblesTheQ35Dsdt) {
+  if (!has_iasl()) GTEST_SKIP() << "iasl (package acpica-tools) is not installed";
+  const std::string text =
+      disassemble(build_q35_dsdt(2, MemoryMap(uint64_t{6} << 30, kQ35Hole), devices::pci::Window{0xb0000000, 256 << 20}));
+  for (const char* part :
+       {"LNKA", "LNKH", "PNP0A08", "OperationRegion (PIRE, PCI_Config, 0x68, 0x04)", "_PIC, 1, Serialized)", "Method (_OSC, 4, Serialized)",
+        "If (\\PICF)", "Return (PRTA)", "0x80000000, ", "0x30000000, ", "0xC0000000, ", "0x3EC00000, ", "0xB0000000"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << text;
+  // Device 1's INTA# leads to PIRQF, device 31's to PIRQA.
+  EXPECT_NE(text.find("0x15"), std::string::npos);
+  EXPECT_NE(text.find("0x10"), std::string::npos);
 }
 
 }  // namespace
