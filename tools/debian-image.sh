@@ -1,21 +1,27 @@
 #!/bin/bash
 # Makes a Debian 12 system out of Debian's packages, as a disk for guests; nothing of it is changed to please Lodge.
 #
-#   tools/debian-image.sh
+#   tools/debian-image.sh [cloud-amd64|amd64]
 #
-# build/guests/debian/ then holds `base.qcow2`, its kernel and initial RAM disk `vmlinuz` and `initrd`, and `release` (what uname -r will
+# The argument is the kernel's flavour; without one it is cloud-amd64, whose drivers are few. build/guests/debian/, or
+# build/guests/debian-amd64/, then holds `base.qcow2`, its kernel and initial RAM disk `vmlinuz` and `initrd`, and `release` (what uname -r will
 # say). root has no password; the serial line has a login prompt; the network card asks for its address by DHCP.
 #
 # mmdebstrap takes the host's own package sources. What cannot be had leaves `unavailable` with the reason in the folder; the exit code is
 # 1 then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=$PWD/build/guests/debian
+flavour=${1:-cloud-amd64}
+case $flavour in
+    cloud-amd64) folder=$PWD/build/guests/debian ;;
+    amd64) folder=$PWD/build/guests/debian-amd64 ;;
+    *) echo "lodge: there is no kernel flavour '$flavour': use cloud-amd64 or amd64" >&2; exit 2 ;;
+esac
 disk_size=3G
 
 # What a server has, and what the tests and benchmarks run in the guest.
 packages=(
-    linux-image-cloud-amd64 initramfs-tools zstd
+    "linux-image-$flavour" initramfs-tools zstd
     systemd-sysv udev dbus login passwd e2fsprogs util-linux kmod procps
     ifupdown isc-dhcp-client iproute2 iputils-ping ca-certificates
     fio iperf3 socat

@@ -27,9 +27,9 @@ guest_modules=(
     virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
     virtio_blk failover net_failover virtio_net rng-core virtio-rng virtio_balloon virtio_console
 )
-# Disks and CDs on IDE, UEFI's variables, and a tablet on USB.
+# Disks and CDs on IDE and SATA, UEFI's variables, and a tablet on USB.
 pc_modules=(
-    scsi_common scsi_mod libata ata_piix ata_generic
+    scsi_common scsi_mod libata ata_piix ata_generic libahci ahci
     efivarfs
     crct10dif_common crct10dif_generic crc-t10dif crc64 crc64_rocksoft_generic crc64-rocksoft t10-pi sd_mod cdrom sr_mod isofs
     usb-common usbcore xhci-hcd xhci-pci hid hid-generic usbhid

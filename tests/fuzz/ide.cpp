@@ -1,13 +1,12 @@
 // An IDE controller with a disk and a CD drive, under a driver that writes anything anywhere: registers, packets, tables of regions, resets
 // in the middle of it all. No access beyond memory or image, no write that never ends, no command that the end of the machine waits for.
-#include <cerrno>
 #include <memory>
 
 #include "base/log.hpp"
-#include "block/memory_node.hpp"
 #include "devices/ata/hard_disk.hpp"
 #include "devices/ata/optical_drive.hpp"
 #include "devices/ata/piix_ide.hpp"
+#include "disks.hpp"
 #include "guest_memory.hpp"
 #include "input.hpp"
 
@@ -16,42 +15,21 @@ namespace {
 
 using namespace devices;
 
-constexpr uint64_t kDiskBytes = 192 << 10, kTable = 0x1000;
+constexpr uint64_t kTable = 0x1000;
 
 class Controller {
  public:
-  Controller(Input& input, bool read_only) {
+  Controller(Input& input, bool read_only) : disks_(input, read_only) {
     memory_.clear();
-    const auto fails = input.take<uint8_t>();
-    for (unsigned i = 0; i < 2; ++i) {
-      auto image = std::make_shared<block::MemoryDisk>();
-      image->bytes.resize(kDiskBytes);
-      image->fault = [fails, count = 0u](const block::Request& request) mutable {
-        require(request.offset <= kDiskBytes && request.length <= kDiskBytes - request.offset, "a request beyond the disk");
-        return fails != 0 && ++count % fails == 0 ? EIO : 0;
-      };
-      nodes_[i] = std::make_unique<block::MemoryNode>(std::move(image));
-      disks_[i] = std::make_unique<storage::Disk>(
-          "disk", thread(), *nodes_[i], storage::DiskOptions{.read_only = i == 1 || read_only, .on_write_error = storage::OnError::Report});
-    }
     ide_ = std::make_unique<ata::PiixIde>(*memory_.guest, ports_, std::array<IrqPin, 2>{});
-    ide_->channel(0).attach(0, std::make_unique<ata::HardDisk>(ide_->channel(0), *disks_[0], 0));
-    ide_->channel(1).attach(0, std::make_unique<ata::OpticalDrive>(ide_->channel(1), disks_[1].get(), 1));
+    ide_->channel(0).attach(0, std::make_unique<ata::HardDisk>(ide_->channel(0), disks_.disk(), 0));
+    ide_->channel(1).attach(0, std::make_unique<ata::OpticalDrive>(ide_->channel(1), &disks_.medium(), 1));
     ide_->write_config(4, 2, 5);
     ide_->write_config(0x40, 4, 0x80008000);
   }
   ~Controller() {
     ide_->shut_down();
     require(memory_.open == 0, "a write that never ends");
-    ide_.reset();
-    thread().call([this]() -> block::Task<int> {
-      for (unsigned i = 0; i < 2; ++i) {
-        co_await disks_[i]->settle();
-        disks_[i].reset();
-        nodes_[i].reset();
-      }
-      co_return 0;
-    });
   }
   Controller(const Controller&) = delete;
   Controller& operator=(const Controller&) = delete;
@@ -77,7 +55,7 @@ class Controller {
         ports_.write(0x1f6, 1, 0xe0);
         for (uint16_t at = 1; at < 6; ++at) ports_.write(0x1f0 + at, 1, input.take<uint8_t>() & 3);
         ports_.write(0x1f7, 1, input.take<uint8_t>());
-        settle();
+        Disks::settle();
         break;
       }
       case 8: {  // a packet
@@ -85,38 +63,26 @@ class Controller {
         ports_.write(0x174, 2, input.take<uint16_t>());
         ports_.write(0x177, 1, 0xa0);
         for (unsigned i = 0; i < 6; ++i) ports_.write(0x170, 2, input.take<uint16_t>());
-        settle();
+        Disks::settle();
         break;
       }
       case 9:
         for (unsigned count = input.take<uint16_t>() % 1024; count != 0; --count)
           static_cast<void>(ports_.read(base, size == 1 ? 2 : size));
-        settle();
+        Disks::settle();
         break;
       case 10:
         for (unsigned count = input.take<uint16_t>() % 1024; count != 0; --count) ports_.write(base, size == 1 ? 2 : size, count);
-        settle();
+        Disks::settle();
         break;
-      default: settle();
+      default: Disks::settle();
     }
   }
 
  private:
-  static IoThread& thread() {
-    static const auto one = std::move(*IoThread::start("disk"));
-    return *one;
-  }
-  static void settle() {
-    thread().call([]() -> block::Task<int> {
-      for (int turn = 0; turn < 4; ++turn) co_await block::IoContext::yield();
-      co_return 0;
-    });
-  }
-
   static inline Memory memory_;
   PortBus ports_;
-  std::array<std::unique_ptr<block::Node>, 2> nodes_;
-  std::array<std::unique_ptr<storage::Disk>, 2> disks_;
+  Disks disks_;
   std::unique_ptr<ata::PiixIde> ide_;
 };
 

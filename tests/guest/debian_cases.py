@@ -17,11 +17,11 @@ LONG_SECONDS = 240
 class Debian:
     """The system with an overlay of one's own."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, flavour="cloud-amd64"):
         self.bench = bench
-        self.folder = os.path.abspath(os.path.join(bench.options.guests, "debian"))
+        self.folder = os.path.abspath(os.path.join(bench.options.guests, "debian" if flavour == "cloud-amd64" else f"debian-{flavour}"))
         if not os.path.exists(os.path.join(self.folder, "vmlinuz")):
-            reason = "no Debian system: run tools/debian-image.sh"
+            reason = f"no Debian system: run tools/debian-image.sh {flavour}"
             with contextlib.suppress(OSError), open(os.path.join(self.folder, "unavailable"), encoding="utf-8") as stream:
                 reason = stream.read().strip()
             raise Skip(reason)

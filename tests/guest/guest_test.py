@@ -496,6 +496,7 @@ def main():
     parser.add_argument("--engine", default="auto")
     parser.add_argument("case", choices=sorted(CASES))
     parser.add_argument("--flavour", default="cloud-amd64", choices=("amd64", "cloud-amd64", "686-pae"))
+    parser.add_argument("--machine", default="pc", choices=("pc", "q35"), help="of cases that start with firmware")
     parser.add_argument("--platform", default=grub_cd.BIOS, choices=(grub_cd.BIOS, grub_cd.UEFI), help="install: by this firmware")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--times", type=int, default=1, help="lockstep and stress: the guest's work so many times")

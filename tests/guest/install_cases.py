@@ -11,7 +11,7 @@ from debian_cases import power_off as power_off_debian
 from device_cases import image_tool, no_complaints
 from grub_cd import BIOS, UEFI
 from harness import Console, Skip, answer, case, check
-from pc_cases import OVMF, boot_cd, pc_command
+from pc_cases import FLAVOURS, OVMF, boot_cd, pc_command
 
 INSTALL_SECONDS = 3000
 
@@ -31,14 +31,14 @@ def long_step(guest, command):
     return output
 
 
-def install_onto_sda(guest, platform):
+def install_onto_sda(guest, platform, flavour):
     package, loader = LOADERS[platform]
     apt = "apt-get -qq -o Acquire::Retries=3"
     answer(guest, "dhclient -1 $(ls /sys/class/net | grep -v lo)")
     long_step(guest, f"{apt} update && {apt} install -y mmdebstrap fdisk dosfstools >/dev/null")
     long_step(guest, PARTITIONS[platform])
     long_step(guest, "mkfs.ext4 -q $ROOT && mount $ROOT /mnt")
-    packages = f"linux-image-cloud-amd64,initramfs-tools,systemd-sysv,udev,login,passwd,ifupdown,isc-dhcp-client,{package}"
+    packages = f"linux-image-{flavour},initramfs-tools,systemd-sysv,udev,login,passwd,ifupdown,isc-dhcp-client,{package}"
     long_step(guest, "mmdebstrap --quiet --mode=root --variant=minbase --aptopt='Acquire::Retries \"3\"' "
                      f"--skip=check/empty --include={packages} bookworm /mnt >/tmp/log 2>&1 || (tail /tmp/log; false)")
     if platform == UEFI:
@@ -59,7 +59,8 @@ def install(bench):
     firmware = ["--firmware", "uefi"] if platform == UEFI else []
     if firmware and not os.path.exists(OVMF):
         raise Skip("no UEFI firmware: install the package ovmf")
-    system = Debian(bench)
+    flavour = FLAVOURS[bench.options.machine]
+    system = Debian(bench, flavour)
     cd = boot_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), "console=ttyS0 root=/dev/vda quiet",
                  platform=platform)
     disk = bench.path("disk.qcow2")
@@ -70,7 +71,7 @@ def install(bench):
     del command[none - 1:none + 1]
     with Console(command) as guest:
         log_in(guest)
-        install_onto_sda(guest, platform)
+        install_onto_sda(guest, platform, flavour)
         no_complaints(guest)
         power_off_debian(guest)
     with Console(pc_command(bench, *firmware, disk, cpus=2, memory="1G")) as guest:

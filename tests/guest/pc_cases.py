@@ -23,9 +23,16 @@ def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS):
         raise ConsoleError(str(error)) from error
 
 
+# Where a machine's controller for disks and CDs is, and the kernel's driver for it.
+CONTROLLERS = {"pc": ("0000:00:01.1", "ata_piix"), "q35": ("0000:00:1f.2", "ahci")}
+# Debian's kernel for clouds has no driver for SATA.
+FLAVOURS = {"pc": "cloud-amd64", "q35": "amd64"}
+
+
 def pc_command(bench, *arguments, cpus=1, memory="512M"):
-    return [bench.options.lodge, "run", "-m", memory, "-c", str(cpus), "--engine", bench.options.engine, "--name", "pc-test", "--net", "none",
-            *arguments]
+    machine = [] if "--machine" in arguments else ["--machine", bench.options.machine]
+    return [bench.options.lodge, "run", *machine, "-m", memory, "-c", str(cpus), "--engine", bench.options.engine, "--name", "pc-test",
+            "--net", "none", *arguments]
 
 
 def wait_for_drives(guest, drives=("/dev/sda", "/dev/sr0")):
@@ -43,17 +50,18 @@ def booted(command):
 
 @case
 def pc_cd(bench):
-    """A CD with GRUB boots a stock kernel, with two processors, an IDE disk and the CD itself; it goes through the firmware once more when
+    """A CD with GRUB boots a stock kernel, with two processors, a disk on IDE or SATA and the CD itself; it goes through the firmware once more when
     it reboots."""
     folder = bench.flavour_folder(bench.options.flavour)
     initrd = bench.path("initrd")
     guest_image.flavour_image(folder, pc=True).write(initrd)
     content, disk = noise(MIB, 3), bench.path("disk", noise(8 * MIB, 4))
     cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0", [("content", content)])
+    place, driver = CONTROLLERS[bench.options.machine]
     with booted(pc_command(bench, "--cdrom", cd, "--drive", f"file={disk},format=raw", cpus=2)) as guest:
         check(answer(guest, "nproc") == "2", "both processors are there")
         # The firmware's tables make all of them go when they read hot-plug registers that are not there.
-        check(answer(guest, "ls -d /sys/bus/pci/devices/0000:00:01.1"), "the IDE controller is gone")
+        check(answer(guest, f"ls -d /sys/bus/pci/devices/{place}"), "the controller is gone")
         wait_for_drives(guest)
         check_digest(guest, "cat /dev/sda", noise(8 * MIB, 4), "the disk reads otherwise")
         answer(guest, "mkdir /cd && mount -t iso9660 -o ro /dev/sr0 /cd")
@@ -68,7 +76,7 @@ def pc_cd(bench):
         wait_for_drives(guest)
         written = (b"lodge\n" * (MIB // 6 + 1))[:MIB]
         check_digest(guest, "dd if=/dev/sda bs=64k count=16 skip=8", written, "the disk lost what was written")
-        answer(guest, "grep ata_piix /proc/interrupts")
+        answer(guest, f"grep {driver} /proc/interrupts")
         no_complaints(guest)
         power_off(guest)
     check(hashlib.md5(read_file(disk, MIB // 2, MIB)).digest() == hashlib.md5(written).digest(), "the image lost what was written")
@@ -76,8 +84,8 @@ def pc_cd(bench):
 
 @case
 def pc_disk(bench):
-    """A disk with GRUB in its master boot record boots a whole Debian whose root is on IDE, and another on virtio beside it."""
-    system = Debian(bench)
+    """A disk with GRUB in its master boot record boots a whole Debian whose root is on IDE or SATA, and another on virtio beside it."""
+    system = Debian(bench, FLAVOURS[bench.options.machine])
     # By its serial number: which of two disks is found first is up to the kernel.
     root = "/dev/disk/by-id/ata-LODGE_HARDDISK_ROOT1"
     cd = boot_cd(bench, os.path.join(system.folder, "vmlinuz"), os.path.join(system.folder, "initrd"), f"console=ttyS0 root={root} quiet")

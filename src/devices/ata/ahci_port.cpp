@@ -71,7 +71,7 @@ constexpr uint8_t kIsCommand = 0x80, kFrameInterrupt = 0x40, kFrameToHost = 0x20
 
 // A command header and table (4.2.2 and 4.2.3).
 constexpr unsigned kHeaderBytes = 32, kMovedPlace = 4, kTablePackets = 0x40, kTableRegions = 0x80, kRegionBytes = 16;
-constexpr uint16_t kClearBusy = 1 << 10, kIsPacket = 1 << 5;
+constexpr uint16_t kIsPacket = 1 << 5;
 constexpr uint32_t kRegionLength = 0x3fffff;
 
 // Commands that are the link's business.
