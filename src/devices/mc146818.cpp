@@ -66,6 +66,15 @@ void Mc146818::set_memory_size(uint64_t below_4g, uint64_t above_4g) {
   memory_[0x5d] = static_cast<uint8_t>(above_4g >> 32);
 }
 
+void Mc146818::set_floppy_types(uint8_t types) {
+  constexpr unsigned kFloppyTypes = 0x10, kEquipment = 0x14;
+  constexpr uint8_t kHasFloppies = 0x01, kSecondFloppy = 0x40;
+  MutexLock lock(mutex_);
+  memory_[kFloppyTypes] = types;
+  if (types) memory_[kEquipment] |= kHasFloppies;
+  if ((types & 0x0f) && (types & 0xf0)) memory_[kEquipment] |= kSecondFloppy;
+}
+
 bool Mc146818::updates_run() const { return !(memory_[kRegisterB] & kBSet) && (memory_[kRegisterA] & 0x60) != 0x60; }
 
 // Table 1: rate selection with the 32.768 kHz time base.

@@ -28,6 +28,9 @@ class Mc146818 final : public BytePortDevice {
   // Where firmware reads the size of memory: 640 KiB, extended up to 64 MiB, up to 4 GiB, above it.
   void set_memory_size(uint64_t below_4g, uint64_t above_4g) LODGE_EXCLUDES(mutex_);
 
+  // The types of the floppy drives, the first one's in the upper half; 0: none.
+  void set_floppy_types(uint8_t types) LODGE_EXCLUDES(mutex_);
+
   [[nodiscard]] uint64_t deadline() LODGE_EXCLUDES(mutex_);  // monotonic ns of the next interrupt, or kNever
   void on_deadline() LODGE_EXCLUDES(mutex_);
 

@@ -46,6 +46,14 @@ TEST_F(Rtc, ShowsTheHostsTimeInBcd) {
   EXPECT_EQ(get(kD), 0x80);
 }
 
+TEST_F(Rtc, KnowsTheFloppyDrives) {
+  rtc.set_floppy_types(0x40);
+  EXPECT_EQ(get(0x10), 0x40);
+  EXPECT_EQ(get(0x14), 0x01);
+  rtc.set_floppy_types(0x45);
+  EXPECT_EQ(get(0x14), 0x41) << "two";
+}
+
 TEST_F(Rtc, RollsOverIntoMarch) {
   advance(3 * kSecondNs);
   EXPECT_EQ(get(kSeconds), 0);

@@ -60,13 +60,15 @@ std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> isa_pins(const Chi
   return pins;
 }
 
+acpi::LegacyBoard legacy_devices(const Chipset::Site& site) { return {.map = site.map, .floppy = site.floppy}; }
+
 // Intel's 440FX with the PIIX3 and the PIIX4's power management: device 1, functions 0 and 3.
 class I440FxChipset final : public Chipset {
  public:
   using Board = devices::chipset::I440FxBoard;
 
   explicit I440FxChipset(const Site& site)
-      : map_(site.map),
+      : legacy_(legacy_devices(site)),
         host_(site.shadow_changed),
         isa_(isa_pins(site)),
         ide_(site.memory, site.ports, {site.pin(kIdePrimary), site.pin(kIdeSecondary)}),
@@ -97,13 +99,13 @@ class I440FxChipset final : public Chipset {
   devices::ata::Controller* ata() override { return &ide_; }
   acpi::Board acpi_board(uint32_t vcpus) override {
     return {.hardware = {.base = power_.base(), .layout = Board::kPowerLayout},
-            .dsdt = acpi::build_i440fx_dsdt(vcpus, map_),
+            .dsdt = acpi::build_i440fx_dsdt(vcpus, legacy_),
             .level_lines = Board::kLevelLines};
   }
   Result<> start() override { return {}; }  // firmware does what is to be done
 
  private:
-  const MemoryMap map_;
+  const acpi::LegacyBoard legacy_;
   devices::chipset::I440Fx host_;
   devices::chipset::Piix3 isa_;
   devices::ata::PiixIde ide_;
@@ -118,7 +120,7 @@ class Q35Chipset final : public Chipset {
   using Lpc = devices::chipset::Ich9Lpc;
 
   explicit Q35Chipset(const Site& site)
-      : map_(site.map),
+      : legacy_(legacy_devices(site)),
         host_(site.shadow_changed, [this](std::optional<devices::pci::Window> where) { move_configuration(where); }),
         isa_({.ports = site.ports, .memory = site.mmio, .power = site.acpi, .isa = isa_pins(site), .apic = apic_pins(site)}),
         sata_(site.memory) {}
@@ -147,7 +149,7 @@ class Q35Chipset final : public Chipset {
   acpi::Board acpi_board(uint32_t vcpus) override {
     MutexLock lock(mutex_);
     return {.hardware = {.base = isa_.power_base(), .layout = Board::kPowerLayout},
-            .dsdt = acpi::build_q35_dsdt(vcpus, map_, configuration_),
+            .dsdt = acpi::build_q35_dsdt(vcpus, legacy_, configuration_),
             .level_lines = Board::kLevelLines,
             .configuration = configuration_};
   }
@@ -165,7 +167,7 @@ class Q35Chipset final : public Chipset {
     configuration_ = where;
   }
 
-  const MemoryMap map_;
+  const acpi::LegacyBoard legacy_;
   Mutex mutex_;
   std::optional<devices::pci::Window> configuration_ LODGE_GUARDED_BY(mutex_);
   devices::chipset::Q35Mch host_;

@@ -40,6 +40,7 @@ class Chipset {
     std::function<devices::IrqPin(uint32_t gsi)> pin;
     devices::pci::SendMessage send_message;
     devices::chipset::ShadowControl::Changed shadow_changed;  // of machines with firmware
+    bool floppy = false;                                      // the board has a controller for floppy disks
   };
   static Result<std::unique_ptr<Chipset>> create(Kind kind, const Site& site);
   virtual ~Chipset() = default;

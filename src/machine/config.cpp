@@ -14,7 +14,7 @@ std::string Config::uefi_vars_path() const {
   if (!uefi_vars.empty()) return uefi_vars;
   // They belong to what is installed on the disk, and go where it goes: not when it is changed for this run only.
   for (const DriveConfig& drive : drives) {
-    if (drive.optical || drive.disk.read_only) continue;
+    if (drive.media != Media::Disk || drive.disk.read_only) continue;
     const bool plain_file = drive.file.find("://") == std::string::npos && !drive.file.starts_with("/dev/");
     return plain_file && !drive.image.snapshot ? drive.file + ".uefi-vars" : std::string();
   }
@@ -34,17 +34,33 @@ AtaPlaces ata_places(Kind kind) {
   return {.name = "IDE", .disks = {0, 1, 3, 2}, .optical = {2, 3, 1, 0}};
 }
 
+Result<> place_floppy(Kind kind, DriveConfig& drive, unsigned place) {
+  constexpr unsigned kPlaces = 2;
+  if (kind == Kind::Direct)
+    return fail(ErrorKind::Usage, "{}: the machine direct has no floppy drives: use --machine pc or q35", drive.file);
+  if (drive.interface != DriveInterface::Automatic)
+    return fail(ErrorKind::Usage, "{}: a floppy drive has a controller of its own: leave if= out", drive.file);
+  if (place >= kPlaces) return fail(ErrorKind::Usage, "{}: a machine has at most {} floppy drives", drive.file, kPlaces);
+  drive.interface = DriveInterface::Floppy;
+  drive.place = place;
+  return {};
+}
+
 }  // namespace
 
 Result<> place_drives(Config& config) {
   const AtaPlaces places = ata_places(config.kind());
   std::vector<bool> taken(places.disks.size());
-  unsigned number = 0, on_virtio = 0;
+  unsigned number = 0, on_virtio = 0, floppies = 0;
   for (DriveConfig& drive : config.drives) {
     drive.number = number++;
+    if (drive.media == Media::Floppy) {
+      TRY(place_floppy(config.kind(), drive, floppies++));
+      continue;
+    }
     if (drive.interface == DriveInterface::Automatic)
       drive.interface = config.kind() == Kind::Direct ? DriveInterface::Virtio : DriveInterface::Ata;
-    if (drive.optical) drive.disk.read_only = true;
+    if (drive.media == Media::Optical) drive.disk.read_only = true;
     if (drive.interface != DriveInterface::Ata) {
       // Each is a device of PCI bus 0.
       const unsigned most = config.kind() == Kind::Direct ? kMaximumDrives : kMaximumVirtioDrivesWithFirmware;
@@ -53,7 +69,7 @@ Result<> place_drives(Config& config) {
     }
     if (config.kind() == Kind::Direct)
       return fail(ErrorKind::Usage, "{}: the machine direct has no IDE and no SATA: use if=virtio, or --machine pc or q35", drive.file);
-    const auto& order = drive.optical ? places.optical : places.disks;
+    const auto& order = drive.media == Media::Optical ? places.optical : places.disks;
     const auto place = std::ranges::find_if(order, [&](unsigned which) { return !taken[which]; });
     if (place == order.end())
       return fail(ErrorKind::Usage, "{}: {} has places for {} drives: connect it with --drive file={},if=virtio", drive.file, places.name,

@@ -1,10 +1,11 @@
 #include "machine/drive.hpp"
 
 #include "base/log.hpp"
+#include "devices/floppy/format.hpp"
 
 namespace lodge::machine {
 
-std::string optical_name(unsigned number) { return fmt::format("cd{}", number); }
+std::string removable_name(Media media, unsigned number) { return fmt::format("{}{}", media == Media::Floppy ? "floppy" : "cd", number); }
 
 Result<std::unique_ptr<Drive>> Drive::open(const DriveConfig& config, unsigned number) {
   std::unique_ptr<Drive> drive(new Drive(config, number));
@@ -20,6 +21,9 @@ Result<> Drive::open_image() {
   node_ = std::move(node);
   const uint64_t size = node_->size();
   if (size < block::kSector) return fail(ErrorKind::Usage, "{}: a disk has at least {} bytes", config_.file, block::kSector);
+  if (config_.media == Media::Floppy && size > devices::floppy::kMostSectors * block::kSector)
+    return fail(ErrorKind::Usage, "{}: a floppy disk has at most {} KiB: is it a disk or a CD?", config_.file,
+                devices::floppy::kMostSectors * block::kSector / 1024);
   if (size % block::kSector != 0)
     log::warning("{}: its last {} bytes are no whole sector; the guest does not see them", config_.file, size % block::kSector);
   disk_ = std::make_unique<devices::storage::Disk>(fmt::format("drive {}", config_.file), *thread_, *node_, config_.disk);

@@ -16,23 +16,26 @@ namespace lodge::machine {
 enum class DriveInterface : uint8_t {
   Automatic,  // the machine's own: IDE or SATA where there is some, else virtio
   Virtio,
-  Ata,  // IDE or SATA, as the machine has it
+  Ata,     // IDE or SATA, as the machine has it
+  Floppy,  // the floppy disk controller
 };
 
+enum class Media : uint8_t { Disk, Optical, Floppy };
+
 struct DriveConfig {
-  std::string file;  // empty: an optical drive without a medium
+  std::string file;  // empty: a drive without its CD or floppy disk
   DriveInterface interface = DriveInterface::Automatic;
-  bool optical = false;  // a CD or DVD
-  unsigned place = 0;    // of Ata: at the machine's controller
-  unsigned number = 0;   // of all drives, in their order
+  Media media = Media::Disk;
+  unsigned place = 0;   // at the machine's controller
+  unsigned number = 0;  // of all drives, in their order
   block::ImageOptions image;
   devices::storage::DiskOptions disk;
   devices::virtio::BlockOptions virtio;
   bool packed = false;  // packed rings offered
 };
 
-// "cd0", "cd1", ...: an optical drive by its number among them.
-[[nodiscard]] std::string optical_name(unsigned number);
+// "cd0", "cd1", ..., "floppy0", ...: a drive whose medium can be changed, by its number among those of its kind.
+[[nodiscard]] std::string removable_name(Media media, unsigned number);
 
 class Drive {
  public:
@@ -43,11 +46,11 @@ class Drive {
   Drive& operator=(const Drive&) = delete;
 
   [[nodiscard]] const DriveConfig& config() const { return config_; }
-  // What a machine's controllers work on. Of an optical drive: only if there is a medium.
+  // What a machine's controllers work on. Of one for CDs or floppy disks: only if there is a medium.
   [[nodiscard]] devices::storage::Disk& disk() const { return *disk_; }
   [[nodiscard]] devices::storage::Disk* medium() const { return disk_.get(); }
 
-  // Another medium for an optical drive; no controller uses the old one any more. With an error the drive is empty.
+  // Another medium for a drive for CDs or floppy disks; no controller uses the old one any more. With an error the drive is empty.
   [[nodiscard]] Result<> insert(const std::string& file);
   void take_out();
 

@@ -165,14 +165,16 @@ Result<> Machine::build() {
     clock_ = std::make_unique<EngineClock>(*vm_);
   else
     clock_ = std::make_unique<HostClock>();
-  pc_ = TRY(Pc::create(parts_.config.kind(), *vm_, map_, *memory_,
-                       {.loop = parts_.loop,
-                        .serial = parts_.serial,
-                        .debug_console = parts_.debug_console,
-                        .clock = *clock_,
-                        .power_off = [this] { end(Outcome::PowerOff); },
-                        .reset = [this] { end(Outcome::Reset); },
-                        .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); }}));
+  pc_ = TRY(Pc::create(
+      parts_.config.kind(), *vm_, map_, *memory_,
+      {.loop = parts_.loop,
+       .serial = parts_.serial,
+       .debug_console = parts_.debug_console,
+       .clock = *clock_,
+       .power_off = [this] { end(Outcome::PowerOff); },
+       .reset = [this] { end(Outcome::Reset); },
+       .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); },
+       .floppy = std::ranges::any_of(parts_.config.drives, [](const DriveConfig& drive) { return drive.media == Media::Floppy; })}));
   if (fw_cfg_) TRY(attach_firmware());
   TRY(create_devices());
   return pc_->start();
@@ -212,7 +214,9 @@ Result<> Machine::create_devices() {
   number = places.first_drive;
   for (const auto& drive : parts_.peripherals.drives()) {
     if (drive->medium()) connect_disk(*drive->medium());
-    if (drive->config().interface == DriveInterface::Ata)
+    if (drive->config().interface == DriveInterface::Floppy)
+      pc_->floppy()->add_drive(drive->config().place, drive->medium());
+    else if (drive->config().interface == DriveInterface::Ata)
       attach_ata(*drive);
     else
       TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++, drive->config().packed));
@@ -265,7 +269,8 @@ void Machine::attach_ata(Drive& drive) {
   const unsigned place = drive.config().place, number = drive.config().number;
   devices::ata::Controller& controller = *pc_->ata();
   devices::ata::Link& link = controller.link(place);
-  if (!drive.config().optical) return controller.attach(place, std::make_unique<devices::ata::HardDisk>(link, drive.disk(), number));
+  if (drive.config().media != Media::Optical)
+    return controller.attach(place, std::make_unique<devices::ata::HardDisk>(link, drive.disk(), number));
   auto optical_drive = std::make_unique<devices::ata::OpticalDrive>(link, drive.medium(), number);
   optical_.emplace_back(&drive, optical_drive.get());
   controller.attach(place, std::move(optical_drive));
@@ -278,7 +283,10 @@ devices::ata::OpticalDrive* Machine::optical(const Drive& drive) {
 
 void Machine::put_medium(Drive& drive, devices::storage::Disk* medium) {
   if (medium) connect_disk(*medium);
-  if (devices::ata::OpticalDrive* const inside = optical(drive)) inside->set_medium(medium);
+  if (drive.config().media == Media::Floppy)
+    pc_->floppy()->set_medium(drive.config().place, medium);
+  else if (devices::ata::OpticalDrive* const inside = optical(drive))
+    inside->set_medium(medium);
 }
 
 // Their threads use guest memory and interrupt until this has returned.
@@ -286,6 +294,7 @@ void Machine::stop_devices() {
   for (const auto& drive : parts_.peripherals.drives())
     if (auto* const disk = drive->medium()) disk->thread().post([disk] { disk->set_giving_up(true); });
   if (pc_ && pc_->ata()) pc_->ata()->shut_down();
+  if (pc_ && pc_->floppy()) pc_->floppy()->shut_down();
   for (const auto& transport : virtio_) transport->shut_down();
 }
 

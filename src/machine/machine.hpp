@@ -71,7 +71,8 @@ class Machine {
   // Runs the guest on its threads and the event loop on this one until the machine ends.
   [[nodiscard]] Outcome run();
   void press_power_button() { pc_->press_power_button(); }
-  // --- Optical drives, by the host's drive that they are. Main thread.
+  // --- Drives whose medium can be changed, by the host's drive that they are. Main thread.
+  // Null: it is none for CDs.
   [[nodiscard]] devices::ata::OpticalDrive* optical(const Drive& drive);
   // The drive's medium is a new one, or gone; before it goes, put_medium(drive, nullptr).
   void put_medium(Drive& drive, devices::storage::Disk* medium);

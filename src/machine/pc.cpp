@@ -8,7 +8,7 @@
 namespace lodge::machine {
 
 namespace {
-constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqRtc = 8, kIrqMouse = 12;
+constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqFloppy = 6, kIrqRtc = 8, kIrqMouse = 12;
 constexpr uint16_t kPortKeyboardData = 0x60, kPortKeyboardCommand = 0x64, kPortRtc = 0x70, kPortPostCode = 0x80, kPortSystemControlA = 0x92,
                    kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9;
 }  // namespace
@@ -78,6 +78,14 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
   TRY(ports_.attach(kPortOvmfConsole, 1, ovmf_console_, "debug console"));
   // 0xCF9 lies within the dword at 0xCF8 by which PCI configuration is reached: a byte there is the reset control's.
   TRY(beside_pci_.attach(kPortResetControl, 1, reset_control_, "reset control"));
+  if (kind != Kind::Direct) {
+    dma_ = std::make_unique<devices::I8237>(memory);
+    TRY(dma_->attach(ports_));
+  }
+  if (host_.floppy) {
+    floppy_ = std::make_unique<devices::floppy::Controller>(pin(kIrqFloppy), *dma_);
+    TRY(floppy_->attach(ports_));
+  }
   chipset_ = TRY(Chipset::create(kind, {.map = map,
                                         .memory = memory,
                                         .ports = ports_,
@@ -86,7 +94,8 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
                                         .acpi = acpi_,
                                         .pin = [this](uint32_t gsi) { return pin(gsi); },
                                         .send_message = [this](uint64_t address, uint32_t data) { send_message(address, data); },
-                                        .shadow_changed = host_.shadow_changed}));
+                                        .shadow_changed = host_.shadow_changed,
+                                        .floppy = host_.floppy}));
   return {};
 }
 
@@ -110,6 +119,11 @@ Result<std::unique_ptr<Pc>> Pc::create(Kind kind, engine::Vm& vm, const MemoryMa
   pc->rtc_.set_memory_size(map.low_end, map.above_size);
   pc->connect_host();
   return pc;
+}
+
+Result<> Pc::start() {
+  if (floppy_) rtc_.set_floppy_types(floppy_->drive_types());
+  return chipset_->start();
 }
 
 Pc::~Pc() {

@@ -14,6 +14,8 @@
 #include "devices/acpi_pm.hpp"
 #include "devices/bus.hpp"
 #include "devices/chipset_ports.hpp"
+#include "devices/floppy/controller.hpp"
+#include "devices/isa_dma/i8237.hpp"
 #include "devices/mc146818.hpp"
 #include "devices/ps2/controller.hpp"
 #include "devices/serial_port.hpp"
@@ -33,6 +35,7 @@ class Pc {
     std::function<void()> power_off;  // from a vCPU's thread
     std::function<void()> reset;
     devices::chipset::ShadowControl::Changed shadow_changed{};  // of machines with firmware
+    bool floppy = false;                                        // there are floppy drives, of machines with firmware
   };
   static Result<std::unique_ptr<Pc>> create(Kind kind, engine::Vm& vm, const MemoryMap& map, memory::GuestMemory& memory, Host host);
   ~Pc();
@@ -44,9 +47,11 @@ class Pc {
   // Puts a function onto the PCI bus as function 0 of device 1 to 31; it must outlive the board. All before start().
   Result<> plug(devices::pci::Function& function, unsigned device) { return chipset_->pci().plug(function, device); }
   // Power-on; then the guest may run.
-  Result<> start() { return chipset_->start(); }
+  Result<> start();
   [[nodiscard]] acpi::Board acpi_board(uint32_t vcpus) { return chipset_->acpi_board(vcpus); }
   [[nodiscard]] devices::ata::Controller* ata() { return chipset_->ata(); }
+  // Null: there are no drives.
+  [[nodiscard]] devices::floppy::Controller* floppy() { return floppy_.get(); }
   [[nodiscard]] devices::ps2::Controller& keyboard() { return keyboard_; }
   void press_power_button() { acpi_.press_power_button(); }
 
@@ -73,6 +78,8 @@ class Pc {
   devices::PortBus beside_pci_;  // ports under those of the PCI host bridge
   devices::PortBus ports_;
   devices::MmioBus mmio_;
+  std::unique_ptr<devices::I8237> dma_;  // null: the machine direct
+  std::unique_ptr<devices::floppy::Controller> floppy_;
   std::unique_ptr<Chipset> chipset_;
   std::vector<EventLoop::Handle> deadlines_;
 };

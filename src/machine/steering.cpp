@@ -1,5 +1,6 @@
 #include "machine/steering.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace lodge::machine {
@@ -26,12 +27,21 @@ void Steering::press_power_button() {
   announce("POWERDOWN");
 }
 
+std::vector<std::pair<std::string, Drive*>> Steering::removables() const {
+  std::vector<std::pair<std::string, Drive*>> all;
+  if (!peripherals_) return all;
+  unsigned optical = 0, floppies = 0;
+  for (const auto& drive : peripherals_->drives()) {
+    const Media media = drive->config().media;
+    if (media != Media::Disk) all.emplace_back(removable_name(media, media == Media::Floppy ? floppies++ : optical++), drive.get());
+  }
+  return all;
+}
+
 std::vector<monitor::Tray> Steering::trays() const {
   std::vector<monitor::Tray> all;
-  if (!peripherals_) return all;
-  for (const auto& drive : peripherals_->drives()) {
-    if (!drive->config().optical) continue;
-    monitor::Tray tray{.name = optical_name(static_cast<unsigned>(all.size())), .file = drive->config().file};
+  for (const auto& [name, drive] : removables()) {
+    monitor::Tray tray{.name = name, .file = drive->config().file};
     if (auto* const inside = machine_ ? machine_->optical(*drive) : nullptr) {
       const auto state = inside->tray();
       tray.open = state.open;
@@ -42,17 +52,20 @@ std::vector<monitor::Tray> Steering::trays() const {
   return all;
 }
 
-Result<Drive*> Steering::optical(const std::string& name) const {
-  unsigned number = 0;
-  if (peripherals_)
-    for (const auto& drive : peripherals_->drives())
-      if (drive->config().optical && optical_name(number++) == name) return drive.get();
-  if (number == 0) return fail(ErrorKind::NotFound, "the machine has no CD drive: --cdrom none gives it an empty one");
-  return fail(ErrorKind::NotFound, "the machine has no drive '{}': {} is the last", name, optical_name(number - 1));
+Result<Drive*> Steering::removable(const std::string& name) const {
+  const auto all = removables();
+  const auto found = std::ranges::find(all, name, &std::pair<std::string, Drive*>::first);
+  if (found != all.end()) return found->second;
+  if (all.empty())
+    return fail(ErrorKind::NotFound,
+                "the machine has no drive for CDs or floppy disks: --cdrom none or --floppy none gives it an empty one");
+  std::string names;
+  for (const auto& [known, drive] : all) names += (names.empty() ? "" : ", ") + known;
+  return fail(ErrorKind::NotFound, "the machine has no drive '{}': there is {}", name, names);
 }
 
 Result<> Steering::eject(const std::string& name, bool force) {
-  Drive* const drive = TRY(optical(name));
+  Drive* const drive = TRY(removable(name));
   if (auto* const inside = machine_ ? machine_->optical(*drive) : nullptr) {
     if (inside->tray().locked && !force) {
       inside->press_button();
@@ -66,7 +79,7 @@ Result<> Steering::eject(const std::string& name, bool force) {
 }
 
 Result<> Steering::insert(const std::string& name, const std::string& file, bool force) {
-  Drive* const drive = TRY(optical(name));
+  Drive* const drive = TRY(removable(name));
   TRY(eject(name, force));
   TRY(drive->insert(file));
   if (machine_) machine_->put_medium(*drive, drive->medium());

@@ -46,7 +46,9 @@ class Steering final : public monitor::Target {
   [[nodiscard]] display::Seat& seat() override { return seat_; }
 
  private:
-  [[nodiscard]] Result<Drive*> optical(const std::string& name) const;
+  [[nodiscard]] Result<Drive*> removable(const std::string& name) const;
+  // All of them with their names.
+  [[nodiscard]] std::vector<std::pair<std::string, Drive*>> removables() const;
   const Config& config_;
   const std::string name_, engine_;
   std::string display_;

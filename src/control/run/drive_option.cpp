@@ -82,10 +82,11 @@ constexpr auto kSettings = std::to_array<Row>({
        drive.interface = ata ? machine::DriveInterface::Ata : machine::DriveInterface::Virtio;
        return {};
      }},
-    {"media", "disk|cdrom", "what the image is of (default disk)",
+    {"media", "disk|cdrom|floppy", "what the image is of (default disk)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
-       if (value != "disk" && value != "cdrom") return fail(ErrorKind::Usage, "'{}' is neither disk nor cdrom", value);
-       drive.optical = value == "cdrom";
+       if (value != "disk" && value != "cdrom" && value != "floppy")
+         return fail(ErrorKind::Usage, "'{}' is no medium: use disk, cdrom or floppy", value);
+       drive.media = value == "cdrom" ? machine::Media::Optical : value == "floppy" ? machine::Media::Floppy : machine::Media::Disk;
        return {};
      }},
 });

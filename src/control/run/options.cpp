@@ -61,7 +61,14 @@ constexpr auto
                     {"--cdrom", "", "FILE|none", "a CD or DVD: an ISO image; none: a drive without one", false,
                      [](Config& config, std::string_view value) -> Result<> {
                        machine::DriveConfig drive = plain_drive(value == "none" ? "" : value);
-                       drive.optical = true;
+                       drive.media = machine::Media::Optical;
+                       config.drives.push_back(std::move(drive));
+                       return {};
+                     }},
+                    {"--floppy", "", "FILE|none", "a floppy disk, by its size from 160 to 2880 KiB; none: a drive without one", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       machine::DriveConfig drive = plain_drive(value == "none" ? "" : value);
+                       drive.media = machine::Media::Floppy;
                        config.drives.push_back(std::move(drive));
                        return {};
                      }},

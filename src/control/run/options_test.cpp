@@ -128,7 +128,7 @@ TEST(RunOptions, MachineFollowsFromWhatItBoots) {
   EXPECT_EQ(pc.drives[2].interface, DriveInterface::Virtio);
   EXPECT_EQ(place(3), std::pair(DriveInterface::Ata, 1u));
   EXPECT_EQ(place(4), std::pair(DriveInterface::Ata, 3u));
-  EXPECT_TRUE(pc.drives[1].optical && pc.drives[1].disk.read_only);
+  EXPECT_TRUE(pc.drives[1].media == machine::Media::Optical && pc.drives[1].disk.read_only);
   EXPECT_FALSE(pc.drives[0].disk.read_only);
   EXPECT_EQ(pc.drives[4].number, 4u);
   // A CD for a kernel that is booted directly.
@@ -149,6 +149,20 @@ TEST(RunOptions, TheQ35MachineHasSixPlacesOnSata) {
   }
   EXPECT_EQ(places, (std::vector<unsigned>{2, 0, 1, 3, 4, 5}));
   EXPECT_NE(refusal({"--machine", "q35", "1", "2", "3", "4", "5", "6", "7"}).find("SATA has places for 6 drives"), std::string::npos);
+}
+
+TEST(RunOptions, FloppyDrives) {
+  const auto parsed = parse_run_options(Arguments{"--floppy", "a.img", "--drive", "file=b.img,media=floppy"});
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  EXPECT_EQ(parsed->kind(), machine::Kind::Pc);
+  for (unsigned i = 0; i < 2; ++i) {
+    EXPECT_EQ(parsed->drives[i].interface, machine::DriveInterface::Floppy);
+    EXPECT_EQ(parsed->drives[i].place, i);
+  }
+  EXPECT_NE(refusal({"--floppy", "a", "--floppy", "b", "--floppy", "c"}).find("c: a machine has at most 2"), std::string::npos);
+  EXPECT_NE(refusal({"--kernel", "k", "--floppy", "a"}).find("--machine pc or q35"), std::string::npos);
+  EXPECT_NE(refusal({"--drive", "file=a,media=floppy,if=ide"}).find("leave if= out"), std::string::npos);
+  EXPECT_NE(refusal({"--drive", "file=a,media=tape"}).find("disk, cdrom or floppy"), std::string::npos);
 }
 
 // docs/running.md holds the help word for word.

@@ -167,6 +167,8 @@ Aml irq(unsigned line) {
   return out;
 }
 
+Aml dma_channel(unsigned channel) { return {0x2a, static_cast<uint8_t>(1u << channel), 0}; }
+
 Aml level_interrupt(std::initializer_list<uint32_t> lines) {
   constexpr uint8_t kConsumerLevelHighShared = 0b1001;
   Aml out{0x89};

@@ -48,6 +48,7 @@ enum class Space : uint8_t { SystemIo = 1, PciConfig = 2 };
 // Resource descriptors (6.4), to be joined and wrapped by resources().
 [[nodiscard]] Aml io_ports(uint16_t base, uint8_t length);  // fixed, 16-bit decode
 [[nodiscard]] Aml irq(unsigned line);                       // edge, active high, exclusive
+[[nodiscard]] Aml dma_channel(unsigned channel);            // 8 bits, no bus master (6.4.2.2)
 // IRQs by their number at the interrupt controllers (6.4.3.6): level-triggered, active high, shared, one of `lines`.
 [[nodiscard]] Aml level_interrupt(std::initializer_list<uint32_t> lines);
 [[nodiscard]] Aml fixed_memory(uint32_t base, uint32_t length);

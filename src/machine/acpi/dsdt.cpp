@@ -104,9 +104,13 @@ Aml router_fields(std::string_view path, uint64_t offset, unsigned first) {
 }
 
 // The bridge to ISA's devices, with the router's registers.
-Aml isa_bridge(unsigned number, const Aml& router) {
-  return device("ISA",
-                sequence(name("_ADR", integer(uint64_t{number} << 16)), router, legacy_devices(), isa_device("MOU", "PNP0F13", irq(12))));
+Aml isa_bridge(unsigned number, const Aml& router, bool has_floppy) {
+  constexpr unsigned kFloppyIrq = 6, kFloppyDma = 2;
+  const Aml floppy =
+      has_floppy ? isa_device("FDC0", "PNP0700", sequence(io_ports(0x3f2, 4), io_ports(0x3f7, 1), irq(kFloppyIrq), dma_channel(kFloppyDma)))
+                 : Aml();
+  return device("ISA", sequence(name("_ADR", integer(uint64_t{number} << 16)), router, legacy_devices(),
+                                isa_device("MOU", "PNP0F13", irq(12)), floppy));
 }
 
 // What a board's devices lead to: for each pin of those on bus 0 the source and its index (6.2.13).
@@ -135,7 +139,8 @@ Aml common_windows() {
 
 using devices::chipset::I440FxBoard;
 
-Aml i440fx_bus(const MemoryMap& map) {
+Aml i440fx_bus(const LegacyBoard& board) {
+  const MemoryMap& map = board.map;
   constexpr uint64_t kRouter = 0x60;
   const Aml routes =
       routing_table([](uint32_t number, uint32_t pin) { return std::pair(name_string(kLinks[I440FxBoard::line_of(number, pin)]), 0u); });
@@ -143,7 +148,8 @@ Aml i440fx_bus(const MemoryMap& map) {
   const Aml windows =
       sequence(common_windows(), memory_window(map.low_end, kIoapic - map.low_end), memory_window(map.end_above_4g(), kHighWindowBytes));
   return device("PCI0", sequence(name("_HID", eisa_id("PNP0A03")), name("_UID", integer(0)), name("_ADR", integer(0)),
-                                 name("_CRS", resources(windows)), isa_bridge(I440FxBoard::kIsaDevice, router_fields("PIRQ", kRouter, 0)),
+                                 name("_CRS", resources(windows)),
+                                 isa_bridge(I440FxBoard::kIsaDevice, router_fields("PIRQ", kRouter, 0), board.floppy),
                                  interrupt_links(devices::pci::HostBridge::kPins), name("_PRT", routes)));
 }
 
@@ -168,8 +174,9 @@ Aml control_method() {
                store(bit_or(name_string("STAT"), integer(kUnknownUuid)), name_string("STAT")), returns(argument(3))));
 }
 
-Aml q35_bus(const MemoryMap& map, const std::optional<devices::pci::Window>& configuration) {
+Aml q35_bus(const LegacyBoard& board, const std::optional<devices::pci::Window>& configuration) {
   constexpr uint64_t kRouterA = 0x60, kRouterE = 0x68;
+  const MemoryMap& map = board.map;
   const Aml by_apic = routing_table(
       [](uint32_t number, uint32_t pin) { return std::pair(integer(0), Q35Board::kFirstPirqInput + Q35Board::line_of(number, pin)); });
   const Aml by_router =
@@ -186,11 +193,11 @@ Aml q35_bus(const MemoryMap& map, const std::optional<devices::pci::Window>& con
     windows = sequence(windows, memory_window(map.low_end, kIoapic - map.low_end));
   }
   windows = sequence(windows, memory_window(map.end_above_4g(), kHighWindowBytes));
-  return device("PCI0",
-                sequence(name("_HID", eisa_id("PNP0A08")), name("_CID", eisa_id("PNP0A03")), name("_UID", integer(0)),
-                         name("_ADR", integer(0)), name("_CRS", resources(windows)), control_method(),
-                         isa_bridge(Q35Board::kLpcDevice, sequence(router_fields("PIRA", kRouterA, 0), router_fields("PIRE", kRouterE, 4))),
-                         interrupt_links(devices::pci::HostBridge::kLines), routes));
+  return device("PCI0", sequence(name("_HID", eisa_id("PNP0A08")), name("_CID", eisa_id("PNP0A03")), name("_UID", integer(0)),
+                                 name("_ADR", integer(0)), name("_CRS", resources(windows)), control_method(),
+                                 isa_bridge(Q35Board::kLpcDevice,
+                                            sequence(router_fields("PIRA", kRouterA, 0), router_fields("PIRE", kRouterE, 4)), board.floppy),
+                                 interrupt_links(devices::pci::HostBridge::kLines), routes));
 }
 
 }  // namespace
@@ -199,15 +206,15 @@ std::vector<uint8_t> build_direct_dsdt(uint32_t vcpus) {
   return make_dsdt(kPmLayout.soft_off_sleep, sequence(legacy_devices(), direct_bus(), processors(vcpus)));
 }
 
-std::vector<uint8_t> build_i440fx_dsdt(uint32_t vcpus, const MemoryMap& map) {
-  return make_dsdt(I440FxBoard::kPowerLayout.soft_off_sleep, sequence(i440fx_bus(map), processors(vcpus)));
+std::vector<uint8_t> build_i440fx_dsdt(uint32_t vcpus, const LegacyBoard& board) {
+  return make_dsdt(I440FxBoard::kPowerLayout.soft_off_sleep, sequence(i440fx_bus(board), processors(vcpus)));
 }
 
-std::vector<uint8_t> build_q35_dsdt(uint32_t vcpus, const MemoryMap& map, const std::optional<devices::pci::Window>& configuration) {
+std::vector<uint8_t> build_q35_dsdt(uint32_t vcpus, const LegacyBoard& board, const std::optional<devices::pci::Window>& configuration) {
   // Beyond 4 GiB it is not described: then systems use the ports.
   const bool below_4g = configuration && configuration->base + configuration->size <= kAbove4G;
   const Aml reserved = below_4g ? configuration_space(*configuration) : Aml();
-  return make_dsdt(Q35Board::kPowerLayout.soft_off_sleep, sequence(q35_bus(map, configuration), reserved, processors(vcpus)),
+  return make_dsdt(Q35Board::kPowerLayout.soft_off_sleep, sequence(q35_bus(board, configuration), reserved, processors(vcpus)),
                    interrupt_model());
 }
 

@@ -89,7 +89,7 @@ TEST(AcpiLoader, TheScriptLeavesLinkedAndSummedTables) {
   const std::array<uint8_t, 1> level_lines{9};
   const devices::pci::Window configuration{0xb0000000, 256 << 20};
   Firmware firmware(build_blobs(2, {.hardware = hardware,
-                                    .dsdt = build_i440fx_dsdt(2, MemoryMap(1 << 30)),
+                                    .dsdt = build_i440fx_dsdt(2, {.map = MemoryMap(1 << 30)}),
                                     .level_lines = level_lines,
                                     .configuration = configuration}));
   const auto rsdp = firmware.rsdp();
@@ -126,8 +126,10 @@ TEST(AcpiLoader, LengthsDoNotDependOnWhereTheChipsAre) {
   const MemoryMap map(1 << 30);
   const std::array<uint8_t, 1> level_lines{9};
   const auto blobs = [&](const std::optional<devices::pci::Window>& configuration) {
-    return build_blobs(
-        254, {.hardware = {}, .dsdt = build_q35_dsdt(254, map, configuration), .level_lines = level_lines, .configuration = configuration});
+    return build_blobs(254, {.hardware = {},
+                             .dsdt = build_q35_dsdt(254, {.map = map, .floppy = true}, configuration),
+                             .level_lines = level_lines,
+                             .configuration = configuration});
   };
   const Blobs before = blobs({}), after = blobs(devices::pci::Window{0xb0000000, 256 << 20});
   EXPECT_EQ(before.tables.size(), after.tables.size());

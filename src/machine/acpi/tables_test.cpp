@@ -134,7 +134,7 @@ TEST(AcpiTables, IaslDisassemblesTheDirectDsdt) {
 
 TEST(AcpiTables, IaslDisassemblesThe440FxDsdt) {
   if (!has_iasl()) GTEST_SKIP() << "iasl (package acpica-tools) is not installed";
-  const std::string text = disassemble(build_i440fx_dsdt(2, MemoryMap(uint64_t{6} << 30)));
+  const std::string text = disassemble(build_i440fx_dsdt(2, {.map = MemoryMap(uint64_t{6} << 30)}));
   for (const char* part : {"LNKA", "LNKD", "PNP0C0F", "PNP0F13", "OperationRegion (PIRQ, PCI_Config, 0x60, 0x04)",
                            "Method (_SRS, 1, Serialized)", "Return (BUF0)", "Level, ActiveHigh, Shared", "0x00000001C0000000"})
     EXPECT_NE(text.find(part), std::string::npos) << part << text;
@@ -142,11 +142,11 @@ TEST(AcpiTables, IaslDisassemblesThe440FxDsdt) {
 
 TEST(AcpiTables, IaslDisassemblesTheQ35Dsdt) {
   if (!has_iasl()) GTEST_SKIP() << "iasl (package acpica-tools) is not installed";
-  const std::string text =
-      disassemble(build_q35_dsdt(2, MemoryMap(uint64_t{6} << 30, kQ35Hole), devices::pci::Window{0xb0000000, 256 << 20}));
-  for (const char* part :
-       {"LNKA", "LNKH", "PNP0A08", "OperationRegion (PIRE, PCI_Config, 0x68, 0x04)", "_PIC, 1, Serialized)", "Method (_OSC, 4, Serialized)",
-        "If (\\PICF)", "Return (PRTA)", "0x80000000, ", "0x30000000, ", "0xC0000000, ", "0x3EC00000, ", "0xB0000000"})
+  const std::string text = disassemble(
+      build_q35_dsdt(2, {.map = MemoryMap(uint64_t{6} << 30, kQ35Hole), .floppy = true}, devices::pci::Window{0xb0000000, 256 << 20}));
+  for (const char* part : {"LNKA", "LNKH", "PNP0A08", "PNP0700", "PNP0700", "OperationRegion (PIRE, PCI_Config, 0x68, 0x04)",
+                           "_PIC, 1, Serialized)", "Method (_OSC, 4, Serialized)", "If (\\PICF)", "Return (PRTA)", "0x80000000, ",
+                           "0x30000000, ", "0xC0000000, ", "0x3EC00000, ", "0xB0000000"})
     EXPECT_NE(text.find(part), std::string::npos) << part << text;
   // Device 1's INTA# leads to PIRQF, device 31's to PIRQA.
   EXPECT_NE(text.find("0x15"), std::string::npos);
