@@ -34,9 +34,11 @@ pc_modules=(
     crct10dif_common crct10dif_generic crc-t10dif crc64 crc64_rocksoft_generic crc64-rocksoft t10-pi sd_mod cdrom sr_mod isofs
     usb-common usbcore xhci-hcd xhci-pci hid hid-generic usbhid
 )
+# What only some tests load.
+other_modules=(floppy)
 # The nested machine's (tools/nested-kvm.py).
 nested_modules=(irqbypass kvm ccp kvm-amd kvm-intel)
-wanted_modules="${guest_modules[*]} ${pc_modules[*]} ${nested_modules[*]}"
+wanted_modules="${guest_modules[*]} ${pc_modules[*]} ${other_modules[*]} ${nested_modules[*]}"
 
 apt_options=(
     -qq

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Takes what boots by itself out of Debian's packages, for the long tests: memtest86+, iPXE, U-Boot, the Xen hypervisor. Nothing of it is
-# installed.
+# Takes what boots by itself out of Debian's packages, for the long tests: memtest86+, iPXE, U-Boot, the Xen hypervisor, and syslinux, which
+# makes others boot. Nothing of it is installed.
 #
 #   tools/guest-programs.sh
 #
@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/build/guests/programs
-packages=(memtest86+ ipxe u-boot-qemu xen-hypervisor-4.17-amd64)
+packages=(memtest86+ ipxe u-boot-qemu xen-hypervisor-4.17-amd64 syslinux)
 
 mkdir -p "$folder"
 exec 9>"$folder/lock"

@@ -134,6 +134,34 @@ def pc_uefi(bench):
 
 
 @case
+def floppy(bench):
+    """Linux reads and writes a floppy disk by its own driver, and notices when there is another one."""
+    folder = bench.flavour_folder("amd64")
+    archive = guest_image.flavour_image(folder, pc=True)
+    archive.host_file(os.path.join(folder, "modules/floppy.ko"), "floppy.ko")
+    initrd = bench.path("initrd")
+    archive.write(initrd)
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0")
+    contents = {size: noise(size, 8) for size in (1440 * 1024, 720 * 1024)}
+    disks = {size: bench.path(f"{size}.img", content) for size, content in contents.items()}
+    for number, size in enumerate(contents):
+        with Console(pc_command(bench, "--cdrom", cd, "--floppy", disks[size])) as guest:
+            reach_prompt(guest)
+            answer(guest, "insmod /floppy.ko && until [ -b /dev/fd0 ]; do sleep 0.1; done")
+            check_digest(guest, "cat /dev/fd0", contents[size], "the disk reads otherwise")
+            written = (b"lodge\n" * 4096)[:16384]
+            answer(guest, "yes lodge | dd of=/dev/fd0 bs=16k count=1 seek=3 iflag=fullblock conv=fsync")
+            check(read_file(disks[size], 3 * 16384, 16384) == written, "the image lost what was written")
+            if number == 0:
+                other = noise(size, 9)
+                for command in (["eject", "pc-test", "floppy0"], ["insert", "pc-test", bench.path("other.img", other), "floppy0"]):
+                    subprocess.run([bench.options.lodge, *command], check=True, timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL)
+                check_digest(guest, "cat /dev/fd0", other, "the other disk reads otherwise")
+            no_complaints(guest)
+            power_off(guest)
+
+
+@case
 def pc_nothing_boots(bench):
     """Empty disks, and a firmware that is none: the guest's firmware says the first, Lodge the second."""
     disk, cd = bench.path("empty", bytes(MIB)), bench.path("empty.iso", bytes(MIB))

@@ -1,4 +1,4 @@
-"""What boots on a PC and is no Linux: memtest86+, iPXE, U-Boot and the Xen hypervisor, out of Debian's packages."""
+"""What boots on a PC and is no Linux: memtest86+, iPXE, U-Boot, syslinux and the Xen hypervisor, out of Debian's packages."""
 import os
 import shutil
 import subprocess
@@ -65,6 +65,23 @@ def u_boot(bench):
         machine.expect("=> ", COMMAND_SECONDS)
         machine.type("setenv sum 42; echo the sum is ${sum}\n")
         machine.expect("the sum is 42", COMMAND_SECONDS)
+
+
+@case
+def syslinux(bench):
+    """A floppy disk made by syslinux starts iPXE, which it reads from there."""
+    installer, loaded = program(bench, "usr/bin/syslinux"), program(bench, "boot/ipxe.lkrn")
+    if not shutil.which("mformat"):
+        raise Skip("no mtools: install the package mtools")
+    floppy, configuration = bench.path("floppy.img"), bench.path("syslinux.cfg", b"DEFAULT ipxe\nSAY from the floppy disk\nLABEL ipxe\nKERNEL ipxe.krn\n")
+    for command in (["mformat", "-C", "-f", "1440", "-i", floppy, "::"], ["mcopy", "-i", floppy, loaded, "::ipxe.krn"],
+                    ["mcopy", "-i", floppy, configuration, "::syslinux.cfg"], [installer, "--install", floppy]):
+        subprocess.run(command, check=True, timeout=COMMAND_SECONDS, env={**os.environ, "MTOOLS_SKIP_CHECK": "1"})
+    with Console(pc_command(bench, "--floppy", floppy, memory="256M")) as machine:
+        machine.expect("Booting from Floppy", BOOT_SECONDS)
+        remote = Remote(bench, NAME)
+        remote.wait_for_text(r"from the floppy disk(?s:.*)iPXE initialising devices", COMMAND_SECONDS)
+        remote.command("kill")
 
 
 @case

@@ -263,7 +263,7 @@ void Controller::answer(std::vector<uint8_t> bytes, bool interrupt) {
 
 void Controller::execute() {
   const std::vector<uint8_t>& c = command_;
-  const auto over = [&] {
+  const auto over = [&]() LODGE_REQUIRES(mutex_) {
     command_.clear();
     phase_ = Phase::Command;
   };
@@ -323,7 +323,7 @@ void Controller::seek(uint8_t number, uint8_t cylinder, uint8_t status) {
 }
 
 void Controller::sense_interrupt() {
-  const auto present = [&](unsigned number) { return number < kDrives ? drives_[number].present : uint8_t{0}; };
+  const auto present = [&](unsigned number) LODGE_REQUIRES(mutex_) { return number < kDrives ? drives_[number].present : uint8_t{0}; };
   if (polls_ != 0) {
     const unsigned number = kPolledDrives - polls_--;
     interrupt_ = false;
@@ -406,7 +406,7 @@ void Controller::next_sector() {
   if (!address) return finish(kAbnormal, kNoData);
   buffer_->assign(kSectorBytes, 0);
   if (transfer_.work != Work::Write) {
-    return submit(block::Operation::Read, *address, [this](bool ok) {
+    return submit(block::Operation::Read, *address, [this](bool ok) LODGE_REQUIRES(mutex_) {
       if (!ok) return finish(kAbnormal, kDataError, kDataError);
       sector_read();
     });
@@ -426,7 +426,7 @@ void Controller::next_sector() {
 void Controller::store_sector() {
   const auto address = drives_[transfer_.drive].medium ? sector_address() : std::nullopt;
   if (!address) return finish(kAbnormal, kNoData);
-  submit(block::Operation::Write, *address, [this](bool ok) {
+  submit(block::Operation::Write, *address, [this](bool ok) LODGE_REQUIRES(mutex_) {
     if (!ok) return finish(kAbnormal, kDataError);
     transfer_.work == Work::Format ? format_sector() : move_on();
   });
