@@ -36,6 +36,7 @@ test_packages=(
     stress-ng                               # verifies itself in guests
     grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools  # CDs that boot
     ovmf                                    # UEFI firmware
+    ipxe-qemu                               # the network card's ROM
     clang-19 libclang-rt-19-dev             # libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )

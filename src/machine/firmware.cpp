@@ -29,6 +29,9 @@ constexpr std::array<UefiFiles, 4> kUefiFiles{{{"/usr/share/OVMF/OVMF_CODE_4M.fd
 
 constexpr std::array<const char*, 2> kVgaRoms{"/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/vgabios-stdvga.bin"};
 
+// With parts for BIOS and for UEFI.
+constexpr std::array<const char*, 2> kE1000Roms{"/usr/lib/ipxe/qemu/efi-e1000.rom", "/usr/share/qemu/efi-e1000.rom"};
+
 // The first of the files that is there; null: none.
 const char* find(std::span<const char* const> paths) {
   const auto found = std::ranges::find_if(paths, [](const char* path) { return access(path, F_OK) == 0; });
@@ -41,6 +44,11 @@ Result<std::vector<uint8_t>> read_vga_rom() {
   const char* path = find(kVgaRoms);
   if (!path) return fail(ErrorKind::NotFound, "the graphics card's ROM ({}) is not there: install the package seabios", kVgaRoms[0]);
   return read_file(path, "graphics ROM");
+}
+
+Result<std::vector<uint8_t>> read_e1000_rom() {
+  const char* path = find(kE1000Roms);
+  return path ? read_file(path, "network card's ROM") : std::vector<uint8_t>();
 }
 
 Result<> check_firmware(std::span<const uint8_t> bytes, std::string_view path) {

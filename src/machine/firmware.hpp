@@ -15,6 +15,8 @@ namespace lodge::machine {
 
 // The ROM of the graphics card, from the package seabios.
 [[nodiscard]] Result<std::vector<uint8_t>> read_vga_rom();
+// iPXE for e1000 cards, from the package ipxe-qemu; empty where that is not installed: then firmware does not boot from the network.
+[[nodiscard]] Result<std::vector<uint8_t>> read_e1000_rom();
 
 class Firmware {
  public:

@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
@@ -181,7 +182,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   std::optional<Kernel> kernel;
   std::optional<Firmware> firmware;
   std::unique_ptr<VariableStore> variables;
-  std::vector<uint8_t> vga_rom;
+  std::vector<uint8_t> vga_rom, nic_rom;
   if (config.kind() == Kind::Direct) {
     std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
     kernel = TRY(Kernel::create(std::move(file), config.kernel, config.unpack_natively));
@@ -189,6 +190,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
     firmware = TRY(Firmware::open(config.firmware));
     if (!firmware->variables().empty()) variables = TRY(VariableStore::open(config.uefi_vars_path(), firmware->variables()));
     if (config.vga) vga_rom = TRY(read_vga_rom());
+    if (std::ranges::find(config.nics, NicConfig::Model::E1000, &NicConfig::model) != config.nics.end()) nic_rom = TRY(read_e1000_rom());
   }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
   const std::optional<monitor::NameClaim> claim = TRY(claim_name(config));
@@ -222,6 +224,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .firmware = firmware ? &*firmware : nullptr,
                                                 .variables = variables.get(),
                                                 .vga_rom = vga_rom,
+                                                .nic_rom = nic_rom,
                                                 .initrd = initrd,
                                                 .loop = *loop,
                                                 .serial = *serial,

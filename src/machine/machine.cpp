@@ -195,7 +195,7 @@ Result<> Machine::attach_firmware() {
 Result<> Machine::create_devices() {
   const PciPlaces places = pci_places(parts_.config.kind());
   unsigned number = places.first_nic;
-  for (const auto& nic : parts_.peripherals.nics()) TRY(plug(nic->make_device(), number++, nic->config().packed));
+  for (const auto& nic : parts_.peripherals.nics()) TRY(plug_nic(*nic, number++));
   devices::LoopThread& services = parts_.peripherals.services();
   if (parts_.config.entropy) TRY(plug(std::make_unique<devices::virtio::Entropy>(services), places.entropy, false));
   if (parts_.config.balloon) {
@@ -254,6 +254,12 @@ Result<> Machine::create_graphics() {
   return {};
 }
 
+Result<> Machine::plug_nic(const Nic& nic, unsigned number) {
+  if (nic.config().model == NicConfig::Model::Virtio) return plug(nic.make_virtio(), number, nic.config().packed);
+  e1000_.push_back(nic.make_e1000(*memory_, parts_.nic_rom));
+  return pc_->plug(e1000_.back()->function(), number);
+}
+
 Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed) {
   const auto attach = [this](uint64_t address, int eventfd) -> std::shared_ptr<void> {
     auto doorbell = vm_->create_doorbell({.address = address, .eventfd = eventfd});
@@ -296,6 +302,7 @@ void Machine::stop_devices() {
   if (pc_ && pc_->ata()) pc_->ata()->shut_down();
   if (pc_ && pc_->floppy()) pc_->floppy()->shut_down();
   for (const auto& transport : virtio_) transport->shut_down();
+  for (const auto& card : e1000_) card->shut_down();
 }
 
 void Machine::pause() {

@@ -56,6 +56,7 @@ class Machine {
     const Firmware* firmware = nullptr;  // of the other kinds
     VariableStore* variables = nullptr;  // of firmware that has them
     std::span<const uint8_t> vga_rom{};  // of the graphics card
+    std::span<const uint8_t> nic_rom{};  // of e1000 cards; empty: none
     std::span<const uint8_t> initrd{};
     EventLoop& loop;
     console::Backend& serial;
@@ -109,6 +110,7 @@ class Machine {
   [[nodiscard]] Result<> create_processors();
   [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> create_graphics();
+  [[nodiscard]] Result<> plug_nic(const Nic& nic, unsigned number);
   [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
   void attach_ata(Drive& drive);
   void connect_disk(devices::storage::Disk& disk);
@@ -137,6 +139,7 @@ class Machine {
   std::unique_ptr<devices::usb::Tablet> tablet_;
   std::unique_ptr<devices::usb::Xhci> usb_;
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;
+  std::vector<std::unique_ptr<Nic::E1000>> e1000_;
   std::vector<std::pair<const Drive*, devices::ata::OpticalDrive*>> optical_;
   devices::virtio::Balloon* balloon_ = nullptr;  // null: none
   devices::virtio::Console* console_ = nullptr;

@@ -1,5 +1,7 @@
 #include "machine/nic.hpp"
 
+#include <utility>
+
 #include "base/log.hpp"
 
 namespace lodge::machine {
@@ -17,10 +19,23 @@ Nic::~Nic() {
   thread_->call([this] { backend_.reset(); });
 }
 
-std::unique_ptr<devices::virtio::Device> Nic::make_device() const {
+std::unique_ptr<devices::virtio::Device> Nic::make_virtio() const {
   return std::make_unique<devices::virtio::Network>(
       fmt::format("network card {}", net::to_string(mac_)), *thread_, *backend_,
       devices::virtio::NetworkOptions{.mac = mac_, .pairs = config_.pairs, .link = config_.link});
+}
+
+std::unique_ptr<Nic::E1000> Nic::make_e1000(memory::GuestMemory& memory, std::span<const uint8_t> rom) const {
+  return std::make_unique<E1000>(*this, memory, rom);
+}
+
+Nic::E1000::E1000(const Nic& nic, memory::GuestMemory& memory, std::span<const uint8_t> rom)
+    : thread_(*nic.thread_), chip_(memory, thread_, *nic.backend_, nic.mac_, nic.config_.link, rom) {
+  thread_.call([this] { chip_.start(); });
+}
+
+void Nic::E1000::shut_down() {
+  if (std::exchange(plugged_, false)) thread_.call([this] { chip_.stop(); });
 }
 
 }  // namespace lodge::machine

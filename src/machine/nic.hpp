@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "devices/e1000/e1000.hpp"
 #include "devices/virtio/net/network.hpp"
 #include "devices/worker/loop_thread.hpp"
 #include "net/tap.hpp"
@@ -17,7 +18,9 @@ namespace lodge::machine {
 
 struct NicConfig {
   enum class Kind : uint8_t { User, Tap };
+  enum class Model : uint8_t { Virtio, E1000 };
   Kind kind = Kind::User;
+  Model model = Model::Virtio;
   net::UserOptions user;
   net::TapOptions tap;
   std::optional<net::MacAddress> mac;  // none: derived from the machine's name and the card's number
@@ -36,8 +39,11 @@ class Nic {
   Nic& operator=(const Nic&) = delete;
 
   [[nodiscard]] const NicConfig& config() const { return config_; }
-  // What a machine's device works on.
-  [[nodiscard]] std::unique_ptr<devices::virtio::Device> make_device() const;
+  // The card of a machine, by its model.
+  [[nodiscard]] std::unique_ptr<devices::virtio::Device> make_virtio() const;
+  // It is plugged into the network until it goes.
+  class E1000;
+  [[nodiscard]] std::unique_ptr<E1000> make_e1000(memory::GuestMemory& memory, std::span<const uint8_t> rom) const;
 
  private:
   Nic(const NicConfig& config, std::shared_ptr<devices::LoopThread> thread, const net::MacAddress& mac)
@@ -47,6 +53,22 @@ class Nic {
   const net::MacAddress mac_;
   const std::shared_ptr<devices::LoopThread> thread_;
   std::unique_ptr<net::Backend> backend_;
+};
+
+class Nic::E1000 {
+ public:
+  E1000(const Nic& nic, memory::GuestMemory& memory, std::span<const uint8_t> rom);
+  ~E1000() { shut_down(); }
+  E1000(const E1000&) = delete;
+  E1000& operator=(const E1000&) = delete;
+
+  [[nodiscard]] devices::pci::Function& function() { return chip_; }
+  void shut_down();  // after the last vCPU has gone
+
+ private:
+  devices::LoopThread& thread_;
+  devices::e1000::E1000 chip_;
+  bool plugged_ = true;
 };
 
 }  // namespace lodge::machine

@@ -6,12 +6,13 @@ import subprocess
 
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
-from device_cases import MIB, check_digest, image_tool, no_complaints, noise, read_file
+from device_cases import MIB, check_digest, echoed, free_port, image_tool, no_complaints, noise, read_file, web_server
 from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, grub_cd, guest_image,
                      power_off, reach_prompt)
 from grub_cd import BIOS, UEFI
 
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+E1000_ROM = "/usr/lib/ipxe/qemu/efi-e1000.rom"
 
 
 def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS):
@@ -159,6 +160,40 @@ def floppy(bench):
                 check_digest(guest, "cat /dev/fd0", other, "the other disk reads otherwise")
             no_complaints(guest)
             power_off(guest)
+
+
+@case
+def e1000(bench):
+    """Intel's card: firmware boots from the network by iPXE in its ROM, and Linux's own driver takes and gives what is asked for."""
+    folder = bench.flavour_folder("amd64")
+    archive = guest_image.flavour_image(folder, pc=True)
+    archive.host_file(os.path.join(folder, "modules/e1000.ko"), "e1000.ko")
+    initrd, content = bench.path("initrd"), noise(8 * MIB, 10)
+    archive.write(initrd)
+    bench.path("file", content)
+    port = free_port()
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0")
+    command = pc_command(bench, "--cdrom", cd)
+    where = command.index("--net")
+    with web_server(bench.folder) as web:
+        command[where + 1] = f"user,model=e1000,loopback=on,hostfwd=tcp::{port}-:7000"
+        with Console(command) as guest:
+            reach_prompt(guest)
+            answer(guest, "insmod /e1000.ko && udhcpc -q -n -i eth0")
+            check("10.0.2.15" in answer(guest, "ifconfig eth0"), "another address")
+            check_digest(guest, f"wget -q -O - http://10.0.2.2:{web}/file", content, "the download is not the file")
+            answer(guest, "{ nc -ll -p 7000 -e cat >/dev/null 2>&1 & }")
+            answer(guest, "until netstat -ln | grep -q :7000; do :; done")
+            check(echoed(port, content) == content, "the echo is not what was sent")
+            answer(guest, "grep eth0 /proc/interrupts")
+            no_complaints(guest)
+            power_off(guest)
+    # Without a disk there is the network.
+    if os.path.exists(E1000_ROM):
+        command = pc_command(bench, "--cdrom", "none")
+        command[command.index("--net") + 1] = "user,model=e1000"
+        with Console(command) as guest:
+            guest.expect(r"iPXE (?s:.*)10\.0\.2\.15", BOOT_SECONDS)
 
 
 @case

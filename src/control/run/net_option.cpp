@@ -84,9 +84,11 @@ constexpr auto kCommonRows = std::to_array<Row>({
      [](NicConfig& nic, std::string_view value) { return set_switch(nic.link, value); }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](NicConfig& nic, std::string_view value) { return set_switch(nic.packed, value); }},
-    {"model", "virtio", "which card it is: the only one that there is",
-     [](NicConfig&, std::string_view value) -> Result<> {
-       if (value != "virtio" && value != "virtio-net-pci") return fail(ErrorKind::Usage, "there is no card '{}': cards are virtio", value);
+    {"model", "virtio|e1000", "which card it is: virtio, or Intel's 82540EM, which older systems know (default virtio)",
+     [](NicConfig& nic, std::string_view value) -> Result<> {
+       const bool virtio = value == "virtio" || value == "virtio-net-pci";
+       if (!virtio && value != "e1000") return fail(ErrorKind::Usage, "there is no card '{}': use virtio or e1000", value);
+       nic.model = virtio ? NicConfig::Model::Virtio : NicConfig::Model::E1000;
        return {};
      }},
 });
@@ -128,6 +130,8 @@ Result<std::optional<NicConfig>> parse_net(std::string_view text) {
   settings.erase(settings.begin());
   TRY(apply_settings(std::span<const Row>(rows), std::span<const Setting>(settings), nic, kind == "tap" ? "ifname=tap0" : "hostfwd=..."));
   if (kind == "tap") TRY(check_tap(nic));
+  if (nic.model == NicConfig::Model::E1000 && (nic.pairs > 1 || nic.packed))
+    return fail(ErrorKind::Usage, "queues and packed are virtio's: leave them out, or model=e1000");
   return nic;
 }
 

@@ -92,6 +92,9 @@ TEST(NetOption, RefusalsSayWhatIsWrong) {
   EXPECT_NE(refusal("user,mac=53:54:00:00:00:01").find("first byte must be even"), std::string::npos);
   EXPECT_NE(refusal("user,mac=52:54:00:00:00").find("not an Ethernet address"), std::string::npos);
   EXPECT_NE(refusal("user,ipv6=on,ipv6=off").find("given twice"), std::string::npos);
+  EXPECT_NE(refusal("user,model=ne2k").find("virtio or e1000"), std::string::npos);
+  EXPECT_NE(refusal("user,model=e1000,packed=on").find("virtio's"), std::string::npos);
+  EXPECT_EQ(parse_net("user,model=e1000").value()->model, NicConfig::Model::E1000);
   EXPECT_NE(refusal("tap").find("ifname=NAME"), std::string::npos);
   EXPECT_NE(refusal("tap,ifname=a,fd=4").find("do not go together"), std::string::npos);
   EXPECT_NE(refusal("tap,ifname=a-name-too-long-for-linux").find("1 to 15"), std::string::npos);

@@ -207,7 +207,9 @@ TEST_F(Ahci0, ReadsAndWritesByDmaInPieces) {
 TEST_F(Ahci0, ReadsAndWritesThroughTheDataRegister) {
   make_disk();
   start();
-  EXPECT_EQ(run({.command = 0x24, .sector = 3, .count = 300}, 300 * 512), kPss);
+  prepare(0, {.command = 0x24, .sector = 3, .count = 300}, 300 * 512);
+  put(kCi, 1);
+  while (get(kCi) != 0) EXPECT_EQ(wait(), kPss);
   EXPECT_EQ(memory.text(kData, 300 * 512), sectors(3, 300)) << "more than the disk's buffer holds";
   EXPECT_EQ(get(kTfd), kGood);
   prepare(4, {.command = 0x34, .sector = 1000, .count = 300}, 300 * 512, kIsWrite);
