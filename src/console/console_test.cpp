@@ -17,6 +17,7 @@
 #include "console/backend.hpp"
 #include "console/cleanup.hpp"
 #include "console/escape.hpp"
+#include "console/shared_line.hpp"
 
 namespace lodge::console {
 namespace {
@@ -262,6 +263,100 @@ TEST_F(TerminalTest, GuardRestoresAfterSigkill) {
   end_of(child);
   for (int i = 0; i < 5000 && !echoes(); ++i) usleep(1000);
   EXPECT_TRUE(echoes());
+}
+
+// --- A line that is shared
+
+class SharedTest : public BackendTest {
+ protected:
+  struct Own final : Backend {
+    explicit Own(std::string& printed) : printed_(printed) {}
+    void write(std::span<const uint8_t> bytes) override { printed_ += text(bytes); }
+    void set_sink(InputSink) override {}
+    std::string& printed_;
+  };
+  // Both ends of a connection; the line has one of them.
+  Fd join() {
+    turn();
+    std::array<int, 2> ends{};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()), 0);
+    EXPECT_TRUE(line->attach(Fd(ends[0])));
+    return Fd(ends[1]);
+  }
+  // What has come to a peer once the loop has nothing more to do.
+  std::string seen_by(const Fd& peer) {
+    turn();
+    std::string all;
+    std::array<uint8_t, 4096> buffer{};
+    for (;;) {
+      const ssize_t got = read(peer.get(), buffer.data(), buffer.size());
+      if (got <= 0) return all;
+      all += text(std::span(buffer).first(static_cast<size_t>(got)));
+      turn();
+    }
+  }
+  void turn() {
+    for (int i = 0; i < 3; ++i) {
+      // The outer work before the sources are looked at, the inner one behind.
+      loop->post([this] { loop->post([this] { loop->stop(); }); });
+      loop->run();
+    }
+  }
+  void SetUp() override {
+    BackendTest::SetUp();
+    line.emplace(std::make_unique<Own>(printed), *loop);
+  }
+  void TearDown() override {
+    line.reset();
+    BackendTest::TearDown();
+  }
+  std::string printed;
+  std::optional<SharedLine> line;
+};
+
+TEST_F(SharedTest, WhoComesSeesWhatWasPrintedAndWhatFollows) {
+  line->write(bytes("before "));
+  const Fd first = join();
+  line->write(bytes("after"));
+  const Fd second = join();
+  EXPECT_EQ(seen_by(first), "before after");
+  EXPECT_EQ(seen_by(second), "before after");
+  EXPECT_EQ(printed, "before after") << "its own end";
+  for (int i = 0; i < 40; ++i) line->write(bytes(std::string(8192, static_cast<char>('a' + i % 26))));
+  const Fd late = join();
+  const std::string seen = seen_by(late);
+  EXPECT_EQ(seen.size(), SharedLine::kKept);
+  EXPECT_EQ(seen.back(), 'a' + 39 % 26);
+}
+
+TEST_F(SharedTest, EverybodyTypes) {
+  line->set_sink(sink_until(1000));
+  const Fd first = join(), second = join();
+  ASSERT_EQ(::write(first.get(), "one ", 4), 4);
+  turn();
+  ASSERT_EQ(::write(second.get(), "two", 3), 3);
+  turn();
+  EXPECT_EQ(received, "one two");
+}
+
+TEST_F(SharedTest, WhoGoesIsForgotten) {
+  line->set_sink(sink_until(1000));
+  for (size_t i = 0; i < 2 * SharedLine::kMostPeers; ++i) {
+    const Fd peer = join();
+    line->write(bytes("x"));
+  }
+  turn();
+  std::vector<Fd> peers;
+  for (size_t i = 0; i < SharedLine::kMostPeers; ++i) peers.push_back(join());
+  EXPECT_FALSE(line->attach(Fd(dup(peers[0].get())))) << "so many and no more";
+}
+
+TEST_F(SharedTest, OneThatDoesNotReadHoldsNobodyUp) {
+  const Fd asleep = join();
+  const std::string much(64 << 10, 'm');
+  for (int i = 0; i < 100; ++i) line->write(bytes(much));
+  EXPECT_EQ(printed.size(), 100 * much.size());
+  EXPECT_LE(seen_by(asleep).size(), SharedLine::kMostWaiting + (1 << 20));
 }
 
 }  // namespace

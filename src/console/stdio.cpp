@@ -81,7 +81,9 @@ class Stdio final : public Backend {
   EventLoop::Handle source_ = 0;
 };
 
-Result<> make_raw() {
+}  // namespace
+
+Result<> make_terminal_raw() {
   termios modes{};
   if (tcgetattr(STDIN_FILENO, &modes) != 0) return os_fail("reading the terminal's modes");
   TRY(cleanup::keep_terminal(STDIN_FILENO, modes));
@@ -92,11 +94,9 @@ Result<> make_raw() {
   return {};
 }
 
-}  // namespace
-
 Result<std::unique_ptr<Backend>> open_stdio(EventLoop& loop, std::function<void()> quit) {
   const bool terminal = isatty(STDIN_FILENO) != 0;
-  if (terminal) TRY(make_raw());
+  if (terminal) TRY(make_terminal_raw());
   return std::make_unique<Stdio>(loop, std::move(quit), terminal);
 }
 

@@ -213,7 +213,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const std::unique_ptr<display::vnc::Server> viewers = TRY(open_display(config, steering));
   const std::unique_ptr<Signals> signals = TRY(Signals::create(*loop, steering));
   const Fd debug_console = TRY(open_debug_console(config.debug_console));
-  const std::unique_ptr<console::Backend> serial = TRY(console::open_backend("--serial", config.serial, *loop, [&] { steering.quit(); }));
+  console::SharedLine serial(TRY(console::open_backend("--serial", config.serial, *loop, [&] { steering.quit(); })), *loop);
+  steering.set_console(&serial);
   const std::unique_ptr<Peripherals> peripherals = TRY(Peripherals::open(config, [&] { loop->post([&] { steering.quit(); }); }));
   steering.set_peripherals(peripherals.get());
   // Not before all else is known to be there.
@@ -227,7 +228,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .nic_rom = nic_rom,
                                                 .initrd = initrd,
                                                 .loop = *loop,
-                                                .serial = *serial,
+                                                .serial = serial,
                                                 .debug_console = debug_console.get(),
                                                 .peripherals = *peripherals,
                                                 .seat = seat},

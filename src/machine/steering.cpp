@@ -41,7 +41,7 @@ std::vector<std::pair<std::string, Drive*>> Steering::removables() const {
 std::vector<monitor::Tray> Steering::trays() const {
   std::vector<monitor::Tray> all;
   for (const auto& [name, drive] : removables()) {
-    monitor::Tray tray{.name = name, .file = drive->config().file};
+    monitor::Tray tray{.name = name, .file = drive->config().file, .read_only = drive->config().disk.read_only};
     if (auto* const inside = machine_ ? machine_->optical(*drive) : nullptr) {
       const auto state = inside->tray();
       tray.open = state.open;
@@ -84,6 +84,11 @@ Result<> Steering::insert(const std::string& name, const std::string& file, bool
   TRY(drive->insert(file));
   if (machine_) machine_->put_medium(*drive, drive->medium());
   return {};
+}
+
+Result<> Steering::attach_console(Fd peer) {
+  if (!console_) return fail(ErrorKind::Resource, "the machine has no serial console yet");
+  return console_->attach(std::move(peer));
 }
 
 void Steering::reset() {

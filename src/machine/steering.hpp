@@ -5,6 +5,7 @@
 
 #include <functional>
 
+#include "console/shared_line.hpp"
 #include "machine/config.hpp"
 #include "machine/machine.hpp"
 #include "monitor/target.hpp"
@@ -21,6 +22,7 @@ class Steering final : public monitor::Target {
   [[nodiscard]] Machine* machine() const { return machine_; }
   // The drives, once they are open.
   void set_peripherals(const Peripherals* peripherals) { peripherals_ = peripherals; }
+  void set_console(console::SharedLine* line) { console_ = line; }
   void set_display(std::string where) { display_ = std::move(where); }
   // What is said to those who listen: an event's name in QMP.
   void on_event(std::function<void(const char*)> tell) { tell_ = std::move(tell); }
@@ -43,6 +45,7 @@ class Steering final : public monitor::Target {
   [[nodiscard]] std::vector<monitor::Tray> trays() const override;
   [[nodiscard]] Result<> eject(const std::string& drive, bool force) override;
   [[nodiscard]] Result<> insert(const std::string& drive, const std::string& file, bool force) override;
+  [[nodiscard]] Result<> attach_console(Fd peer) override;
   [[nodiscard]] display::Seat& seat() override { return seat_; }
 
  private:
@@ -55,6 +58,7 @@ class Steering final : public monitor::Target {
   display::Seat& seat_;
   std::function<void(const char*)> tell_;
   const Peripherals* peripherals_ = nullptr;
+  console::SharedLine* console_ = nullptr;
   Machine* machine_ = nullptr;
   bool paused_ = false, quit_ = false;
 };

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/clock.hpp"
+#include "monitor/commands.hpp"
 #include "monitor/runtime_folder.hpp"
 
 namespace lodge::monitor {
@@ -93,6 +94,20 @@ Result<json> Client::execute(const std::string& command, const json& arguments) 
   if (const auto error = reply.find("error"); error != reply.end())
     return fail(ErrorKind::Usage, "{}: {}", name_, error->value("desc", std::string("it refused")));
   return std::move(reply["return"]);
+}
+
+Result<Client::Console> Client::take_console() {
+  TRY(execute(Commands::kConsole));
+  // The answer's line may not have ended yet; what follows it is the console's.
+  std::string rest = input_.take_rest();
+  const uint64_t until = now_ns() + kPatienceNs;
+  while (rest.find('\n') == std::string::npos) {
+    if (!wait(POLLIN, until)) return hung();
+    char byte = 0;
+    if (read(fd_.get(), &byte, 1) != 1) return fail(ErrorKind::NotFound, "the machine '{}' has ended", name_);
+    rest += byte;
+  }
+  return Console{.fd = std::move(fd_), .begun = rest.substr(rest.find('\n') + 1)};
 }
 
 bool Client::wait_for_end(uint64_t ns) {

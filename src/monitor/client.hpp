@@ -21,6 +21,13 @@ class Client {
   // Until the machine has closed the connection, because its process ends; false when it has not in that time.
   [[nodiscard]] bool wait_for_end(uint64_t ns);
 
+  // The machine's serial console, as a stream; what has come of it already is `begun`.
+  struct Console {
+    Fd fd;
+    std::string begun;
+  };
+  [[nodiscard]] Result<Console> take_console();
+
  private:
   Client(std::string name, Fd fd) : name_(std::move(name)), fd_(std::move(fd)) {}
   [[nodiscard]] Result<nlohmann::json> receive();

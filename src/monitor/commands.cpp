@@ -153,7 +153,7 @@ Answer query_block(const Context& c) {
   json all = json::array();
   for (const Tray& tray : c.target.trays()) {
     json drive{{"device", tray.name}, {"removable", true}, {"locked", tray.locked}, {"tray_open", tray.open}, {"type", "unknown"}};
-    if (!tray.file.empty()) drive["inserted"] = {{"file", tray.file}, {"ro", true}};
+    if (!tray.file.empty()) drive["inserted"] = {{"file", tray.file}, {"ro", tray.read_only}};
     all.push_back(std::move(drive));
   }
   return all;
@@ -201,6 +201,8 @@ constexpr auto kCommands = std::to_array<Command>({
                    {"engine", c.target.engine()},
                    {"display", c.target.display()}};
      }},
+    // Not QMP's either: after its answer the connection is the serial console's, byte for byte (server.cpp).
+    {Commands::kConsole, [](const Context&) { return done(); }},
     {"stop",
      [](const Context& c) {
        c.target.pause();

@@ -20,6 +20,8 @@ struct CommandError {
 
 class Commands {
  public:
+  static constexpr const char* kConsole = "x-lodge-console";
+
   Commands(Target& target, EventLoop& loop) : target_(target), loop_(loop) {}
   ~Commands();
   Commands(const Commands&) = delete;

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace lodge::monitor {
 
@@ -13,6 +14,8 @@ class JsonStream {
   [[nodiscard]] size_t waiting() const { return bytes_.size(); }
   // The next whole object or array; or a line that is none, so that its sender hears of it.
   [[nodiscard]] std::optional<std::string> next();
+  // All that has not been taken, whatever it is.
+  [[nodiscard]] std::string take_rest() { return std::exchange(bytes_, {}); }
 
  private:
   std::string bytes_;

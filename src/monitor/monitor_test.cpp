@@ -1,5 +1,6 @@
 // The control socket as its clients see it.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -49,10 +50,15 @@ class FakeTarget final : public Target {
     disc = file;
     return {};
   }
+  [[nodiscard]] Result<> attach_console(Fd peer) override {
+    console = std::move(peer);
+    return {};
+  }
   [[nodiscard]] display::Seat& seat() override { return the_seat; }
 
   bool is_paused = false;
   std::string done, disc = "/a.iso";
+  Fd console;
   display::Seat the_seat;
 };
 
@@ -262,6 +268,24 @@ TEST_F(ControlSocket, EventsReachThoseWhoSpoke) {
   const json event = read_value(fd, stream);
   EXPECT_EQ(event["event"], "RESET");
   EXPECT_TRUE(event["timestamp"].contains("seconds"));
+}
+
+TEST_F(ControlSocket, HandsTheConsoleOver) {
+  auto client = Client::connect("test");
+  ASSERT_TRUE(client);
+  auto console = client->take_console();
+  ASSERT_TRUE(console) << console.error().message;
+  loop->stop();
+  thread.join();
+  ASSERT_TRUE(target.console);
+  // What is printed reaches the client as it is, and what it types the machine.
+  std::array<char, 16> buffer{};
+  ASSERT_EQ(write(target.console.get(), "{\"QMP\"", 6), 6);
+  ASSERT_EQ(write(console->fd.get(), "ls\n", 3), 3);
+  EXPECT_EQ(read(target.console.get(), buffer.data(), buffer.size()), 3);
+  pollfd entry{console->fd.get(), POLLIN, 0};
+  ASSERT_EQ(poll(&entry, 1, -1), 1);
+  EXPECT_EQ(read(console->fd.get(), buffer.data(), buffer.size()) + static_cast<ssize_t>(console->begun.size()), 6);
 }
 
 TEST_F(ControlSocket, AFloodingClientIsCutOffAndHurtsNobody) {

@@ -15,7 +15,7 @@ constexpr size_t kMostClients = 32, kMostInput = 1 << 20, kMostOutput = 4 << 20;
 
 }  // namespace
 
-Server::Server(int listener, Target& target, EventLoop& loop) : loop_(loop), commands_(target, loop), listener_(listener) {
+Server::Server(int listener, Target& target, EventLoop& loop) : loop_(loop), target_(target), commands_(target, loop), listener_(listener) {
   source_ = loop.add_source(
       listener_, [this] { return static_cast<short>(clients_.size() < kMostClients ? POLLIN : 0); }, [this](short) { accept_client(); });
 }
@@ -91,6 +91,15 @@ void Server::answer(Client& client, const std::string& text) {
   client.negotiated = true;
   reply["return"] = std::move(*result);
   send(client, reply);
+  if (*command == Commands::kConsole) hand_over(client);
+}
+
+// The socket is the console's from here on, and this client none any more.
+void Server::hand_over(Client& client) {
+  if (client.closing || !client.output.empty()) return remove_later(client);
+  Fd peer(dup(client.fd.get()));
+  if (!peer || !target_.attach_console(std::move(peer))) log::debug("a client of the control socket cannot have the console");
+  remove_later(client);
 }
 
 void Server::send(Client& client, const json& message) {

@@ -42,9 +42,11 @@ class Server {
   void answer(Client& client, const std::string& request);
   void send(Client& client, const nlohmann::json& message);
   void flush(Client& client);
+  void hand_over(Client& client);
   void remove_later(Client& client);
 
   EventLoop& loop_;
+  Target& target_;
   Commands commands_;
   const int listener_;
   EventLoop::Handle source_ = 0;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/fd.hpp"
 #include "display/seat.hpp"
 
 namespace lodge::monitor {
@@ -12,7 +13,7 @@ namespace lodge::monitor {
 // A drive whose medium can be changed.
 struct Tray {
   std::string name, file;  // empty: no medium
-  bool open = false, locked = false;
+  bool open = false, locked = false, read_only = true;
 };
 
 class Target {
@@ -34,6 +35,8 @@ class Target {
   // ErrorKind::NotFound: no such drive; Usage: the guest has locked it, or the file cannot be opened (the drive is empty then).
   [[nodiscard]] virtual Result<> eject(const std::string& drive, bool force) = 0;
   [[nodiscard]] virtual Result<> insert(const std::string& drive, const std::string& file, bool force) = 0;
+  // The peer shares the serial console from here on: a stream socket that does not block. ErrorKind::Resource: too many do.
+  [[nodiscard]] virtual Result<> attach_console(Fd peer) = 0;
   [[nodiscard]] virtual display::Seat& seat() = 0;
 };
 

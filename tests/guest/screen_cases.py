@@ -10,7 +10,8 @@ import subprocess
 import time
 import urllib.request
 
-from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, Console, ConsoleError, Skip, answer, case, check, guest_image, power_off, reach_prompt
+from harness import (BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, guest_image,
+                     power_off, reach_prompt)
 from device_cases import check_digest, no_complaints, noise
 from pc_cases import MIB, boot_cd, pc_command, wait_for_drives
 from screen import Remote
@@ -169,6 +170,32 @@ def remote(bench):
         code = guest.finish(END_SECONDS)
         check(code == 128 + signal.SIGKILL, f"exit code {code} after kill")
     check(json.loads(lodge(bench, "ps", "--json").stdout) == [], "a machine is left")
+
+
+@case
+def console_shared(bench):
+    """lodge console: what a machine in the background printed and prints, at a terminal that it leaves without ending it."""
+    with bench.booted("--name", "shared") as guest:
+        command = [bench.options.lodge, "console", "shared"]
+        with Console(command, terminal=True) as other:
+            # Printed before it came; what is typed there the machine answers to both.
+            other.expect(READY, COMMAND_SECONDS)
+            other.expect(PROMPT, COMMAND_SECONDS)
+            other.type("echo from the $((2 - 1))st other end\n")
+            other.expect("from the 1st other end", COMMAND_SECONDS)
+            guest.expect("from the 1st other end", COMMAND_SECONDS)
+            other.type("\x01h")
+            other.expect("the machine goes on", COMMAND_SECONDS)
+            other.type("\x01x")
+            code = other.finish(END_SECONDS)
+            check(code == 0 and "shared goes on" in other.output, f"leaving: {code} {other.last_output()}")
+        reached = subprocess.run(command, input="echo $((40 + 2)) by a pipe; poweroff\n", capture_output=True, text=True,
+                                 timeout=END_SECONDS, check=False)
+        check(reached.returncode == 0 and "42 by a pipe" in reached.stdout, f"by a pipe: {reached.returncode} {reached.stdout[-500:]}")
+        code = guest.finish(END_SECONDS)
+        check(code == 0, f"exit code {code} after poweroff")
+    none = lodge(bench, "console", "shared")
+    check(none.returncode == 2 and "no running machine" in none.stderr, f"a machine that has ended: {none.returncode} {none.stderr}")
 
 
 @case

@@ -14,6 +14,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "control/remote/console_command.hpp"
 #include "control/remote/typing.hpp"
 #include "machine/life_cycle.hpp"
 #include "monitor/client.hpp"
@@ -204,8 +205,11 @@ Result<> type(Arguments arguments) {
   return {};
 }
 
+Result<> share(Arguments arguments) { return share_console(arguments[0]); }
+
 constexpr auto kCommands = std::to_array<Command>({
     {"ps", "[--json]", "list the machines that run", 0, 1, &ps},
+    {"console", "NAME", "share the serial console; Ctrl-A x leaves it", 1, 1, &share},
     {"stop", "NAME [SECONDS]", "press the power button and wait for the end", 1, 2, &stop},
     {"kill", "NAME", "end a machine at once, as if its plug were pulled", 1, 1, &kill_machine},
     {"reset", "NAME", "press the reset button", 1, 1, &plain<kReset>},
