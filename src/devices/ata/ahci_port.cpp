@@ -295,7 +295,7 @@ void AhciPort::take_registers(const Frame& frame) {
 void AhciPort::start(const Command& command, const Frame& frame) {
   const uint8_t code = frame[2];
   if (in_soft_reset_) return static_cast<void>(issued_ &= ~(1u << command.slot));
-  if ((code == kReadQueued || code == kWriteQueued) && device_->has_queue()) return start_queued(command, frame);
+  if ((code == kReadQueued || code == kWriteQueued) && device_->native_queue()) return start_queued(command, frame);
   running_command_ = command;
   take_registers(frame);
   // SATA 2.6, 13.6.4.1: all that is queued goes, with an error.
@@ -324,7 +324,7 @@ void AhciPort::start_queued(const Command& command, const Frame& frame) {
     take_registers(frame);
     return refuse_with(kAborted);
   }
-  if (const auto refusal = device_->refuse_queued(queued)) {
+  if (const auto refusal = device_->native_queue()->refuse_queued(queued)) {
     issued_ &= ~(1u << command.slot);
     return queued_ended(queued.tag, *refusal);
   }
@@ -344,10 +344,11 @@ void AhciPort::start_queued(const Command& command, const Frame& frame) {
   send_registers(false);
   Announcement announcement;
   if (!queued.write) announcement = std::make_shared<memory::AnnouncedWrites>(host_.memory(), std::move(memory->ranges));
-  device_->execute_queued(queued, std::move(memory->buffers), std::move(announcement), [this, tag = queued.tag](QueuedEnd end) {
-    queued_ended(tag, end);
-    run();
-  });
+  device_->native_queue()->execute_queued(queued, std::move(memory->buffers), std::move(announcement),
+                                          [this, tag = queued.tag](QueuedEnd end) {
+                                            queued_ended(tag, end);
+                                            run();
+                                          });
 }
 
 // A Set Device Bits frame (SATA 2.6, 10.3.6).

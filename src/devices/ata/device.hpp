@@ -59,6 +59,17 @@ class Link {
   virtual void finished(Device& device) = 0;
 };
 
+// What a device with a native queue does with the commands that its link has taken apart; tags are the link's business.
+class NativeQueue {
+ public:
+  virtual ~NativeQueue() = default;
+  // Nothing: the command can be carried out; else the end that it comes to now.
+  [[nodiscard]] virtual std::optional<QueuedEnd> refuse_queued(const QueuedCommand& command) = 0;
+  // Between the disk and memory of the command's size; `then` under the mutex, unless a reset or a failure came first.
+  virtual void execute_queued(const QueuedCommand& command, block::Buffers memory, Announcement announcement,
+                              std::function<void(QueuedEnd)> then) = 0;
+};
+
 class Device {
  public:
   explicit Device(Link& link) : link_(link) {}
@@ -77,12 +88,8 @@ class Device {
   // The link cannot move what the command wants moved: it ends with an error.
   void abort_command() { fail(kAborted); }
 
-  // --- The native queue; of devices that have one. Tags are the link's business.
-  [[nodiscard]] virtual bool has_queue() const { return false; }
-  // Whether the command can be carried out; else the end that it comes to now.
-  [[nodiscard]] virtual std::optional<QueuedEnd> refuse_queued(const QueuedCommand&) { return QueuedEnd{}; }
-  // Between the disk and memory of the command's size; `then` under the mutex, unless a reset or a failure came first.
-  virtual void execute_queued(const QueuedCommand&, block::Buffers, Announcement, std::function<void(QueuedEnd)>) {}
+  // --- The native queue; null: the device has none.
+  [[nodiscard]] virtual NativeQueue* native_queue() { return nullptr; }
   // One of them has failed: those that are under way count no more (13.6.4).
   void drop_queued() { abandon(); }
   // Nothing of it is on the disk's thread. Under the mutex.

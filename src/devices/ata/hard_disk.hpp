@@ -17,7 +17,7 @@ struct Geometry {
   uint8_t heads = 16, sectors = 63;
 };
 
-class HardDisk final : public Device {
+class HardDisk final : public Device, private NativeQueue {
  public:
   // `number`: which of the machine's disks, for a serial number where the user gave none. The disk must outlive it.
   HardDisk(Link& link, storage::Disk& disk, unsigned number);
@@ -25,10 +25,7 @@ class HardDisk final : public Device {
   void block_moved() override;
   void dma_memory(block::Buffers memory, Announcement announcement) override;
 
-  [[nodiscard]] bool has_queue() const override { return link().serial(); }
-  [[nodiscard]] std::optional<QueuedEnd> refuse_queued(const QueuedCommand& command) override;
-  void execute_queued(const QueuedCommand& command, block::Buffers memory, Announcement announcement,
-                      std::function<void(QueuedEnd)> then) override;
+  [[nodiscard]] NativeQueue* native_queue() override { return has_queue() ? this : nullptr; }
 
   // The 256 words of IDENTIFY DEVICE.
   [[nodiscard]] std::array<uint16_t, 256> identify() const;
@@ -46,6 +43,11 @@ class HardDisk final : public Device {
     unsigned block_sectors = 1;     // through the data register at once
     uint64_t position = 0;          // bytes of the buffer that have been moved
   };
+
+  [[nodiscard]] bool has_queue() const { return link().serial(); }
+  [[nodiscard]] std::optional<QueuedEnd> refuse_queued(const QueuedCommand& command) override;
+  void execute_queued(const QueuedCommand& command, block::Buffers memory, Announcement announcement,
+                      std::function<void(QueuedEnd)> then) override;
 
   void identify_to_host();
   void buffer_to_host();

@@ -409,7 +409,7 @@ bool E1000::take_packet(Frames& frames) {
       static_cast<void>(memory_.write(at + 8, std::as_bytes(std::span(&descriptor.rest, 1))));
       causes |= kTransmitWritten;
     }
-    transmit_ring_.head = (transmit_ring_.head + 1) % transmit_ring_.entries();
+    transmit_ring_.advance();
     if (transmit_ring_.available() == 0) causes |= kTransmitEmpty;
   }
   if (causes != 0) raise(causes);
@@ -564,7 +564,7 @@ void E1000::store(std::span<const std::byte> frame, uint16_t tag, bool tagged) {
     const auto status = static_cast<uint8_t>(kDone | kIgnoreChecksum | (last ? kEndOfPacket : 0) | (last && tagged ? kVlanPacket : 0));
     const uint64_t rest = part.size() | uint64_t{status} << 32 | uint64_t{last ? tag : uint16_t{0}} << 48;
     static_cast<void>(memory_.write(where + 8, std::as_bytes(std::span(&rest, 1))));
-    receive_ring_.head = (receive_ring_.head + 1) % receive_ring_.entries();
+    receive_ring_.advance();
   }
 }
 

@@ -51,6 +51,7 @@ class E1000 final : public pci::Function, private net::Receiver {
     uint64_t base = 0;
     uint32_t length = 0, head = 0, tail = 0;
     [[nodiscard]] uint32_t entries() const { return length / 16; }
+    void advance() { head = head + 1 < entries() ? head + 1 : 0; }
     [[nodiscard]] uint32_t available() const {
       return entries() == 0 || head >= entries() || tail >= entries() ? 0 : (tail + entries() - head) % entries();
     }

@@ -64,7 +64,8 @@ void Vga::store_cells() {
 }
 
 void Vga::update_cells() {
-  const bool wanted = cells_ && has_plain_cells();
+  if (!cells_) return;
+  const bool wanted = has_plain_cells();
   if (wanted == cells_shown_) return;
   if (wanted) {
     const std::span<uint8_t> cells = cells_->cells();
