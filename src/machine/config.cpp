@@ -85,9 +85,13 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "nothing to boot from: give a DISK, --cdrom FILE, or --kernel FILE (a bzImage or an ELF vmlinux)");
   if (config.kind() == Kind::Direct && config.kernel.empty())
     return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
-  if (config.kind() != Kind::Direct && (!config.kernel.empty() || !config.initrd.empty() || !config.append.empty()))
-    return fail(ErrorKind::Usage, "--kernel, --initrd and --append are the machine direct's: leave --machine out");
-  if (!config.uefi_vars.empty() && config.firmware != "uefi") return fail(ErrorKind::Usage, "--uefi-vars goes with --firmware uefi");
+  if (config.kind() == Kind::Direct && !config.firmware.empty())
+    return fail(ErrorKind::Usage, "--machine direct starts its kernel without firmware: leave --firmware out, or --machine");
+  if (config.kind() != Kind::Direct && !config.kernel.empty() && config.firmware_name() == "bios")
+    return fail(ErrorKind::Usage, "--kernel: a BIOS boots from disks only: leave --machine out (and --firmware), or use --firmware uefi");
+  if (config.kernel.empty() && (!config.initrd.empty() || !config.append.empty()))
+    return fail(ErrorKind::Usage, "--initrd and --append go with --kernel FILE");
+  if (!config.uefi_vars.empty() && config.firmware_name() != "uefi") return fail(ErrorKind::Usage, "--uefi-vars goes with --firmware uefi");
   const std::string shown_by = config.display.substr(0, config.display.find('='));
   if (config.display != "none" && shown_by != "vnc" && shown_by != "web")
     return fail(ErrorKind::Usage, "unknown display '{}': use none, vnc[=ADDRESS] or web[=ADDRESS]", config.display);

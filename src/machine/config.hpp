@@ -29,9 +29,9 @@ struct Config {
   std::string name;                 // shown by ps as "lodge NAME"
   bool name_is_given = false;       // by the person: it may not be another one
   std::optional<Kind> machine;      // nothing: as kind() has it
-  std::string firmware = "bios";    // of kinds that have it: "bios", "uefi" or a path
+  std::string firmware;             // of kinds that have it: "bios", "uefi" or a path; empty: not asked for, and "bios"
   std::string uefi_vars;            // file for the variables of "uefi"; empty: beside the first disk; "none": no file
-  std::string kernel;               // path: bzImage or ELF vmlinux
+  std::string kernel;               // path: bzImage or ELF vmlinux; of UEFI an EFI program
   std::string initrd;               // path, or empty
   std::string append;               // the guest kernel's command line
   std::vector<DriveConfig> drives;  // /dev/vda and on
@@ -65,7 +65,8 @@ struct Config {
 
   // The file that the variables are kept in; empty: none.
   [[nodiscard]] std::string uefi_vars_path() const;
-  [[nodiscard]] Kind kind() const { return machine.value_or(kernel.empty() ? Kind::Pc : Kind::Direct); }
+  [[nodiscard]] Kind kind() const { return machine.value_or(kernel.empty() || !firmware.empty() ? Kind::Pc : Kind::Direct); }
+  [[nodiscard]] std::string firmware_name() const { return firmware.empty() ? "bios" : firmware; }
 };
 
 // Gives each drive its number, the interface that the machine has for it, and its place there. ErrorKind::Usage when there is none.

@@ -1,6 +1,9 @@
 #include "machine/firmware_items.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <span>
+#include <string_view>
 
 namespace lodge::machine {
 
@@ -30,6 +33,34 @@ std::vector<uint8_t> memory_ranges(const MemoryMap& map) {
 }
 
 }  // namespace
+
+void hand_over_kernel(devices::FwCfg& fw_cfg, const HandedKernel& kernel) {
+  using devices::FwCfg;
+  // A Linux kernel in two parts (Linux's x86 boot protocol): the sectors of its setup, and the rest.
+  constexpr size_t kMagicAt = 0x202, kSetupSectorsAt = 0x1f1, kSector = 512;
+  constexpr std::string_view kMagic = "HdrS";
+  size_t setup = 0;
+  if (kernel.image.size() > kMagicAt + kMagic.size() && std::memcmp(&kernel.image[kMagicAt], kMagic.data(), kMagic.size()) == 0) {
+    const size_t sectors = kernel.image[kSetupSectorsAt] == 0 ? 4 : kernel.image[kSetupSectorsAt];
+    setup = std::min((sectors + 1) * kSector, kernel.image.size());
+  }
+  const auto put = [&](FwCfg::Key size, FwCfg::Key data, std::span<const uint8_t> bytes) {
+    fw_cfg.add_number32(size, static_cast<uint32_t>(bytes.size()));
+    fw_cfg.add(data, {bytes.begin(), bytes.end()});
+  };
+  put(FwCfg::kSetupSize, FwCfg::kSetupData, kernel.image.first(setup));
+  put(FwCfg::kKernelSize, FwCfg::kKernelData, kernel.image.subspan(setup));
+  put(FwCfg::kInitrdSize, FwCfg::kInitrdData, kernel.initrd);
+  std::vector<uint8_t> words(kernel.command_line.begin(), kernel.command_line.end());
+  words.push_back(0);
+  put(FwCfg::kCommandLineSize, FwCfg::kCommandLineData, words);
+}
+
+Result<> check_efi_program(std::span<const uint8_t> image, const std::string& path) {
+  if (image.size() > 2 && image[0] == 'M' && image[1] == 'Z') return {};
+  return fail(ErrorKind::Usage, "kernel {}: it is no EFI program (a Linux kernel with CONFIG_EFI_STUB is one), which is what UEFI starts",
+              path);
+}
 
 Result<> describe_machine(devices::FwCfg& fw_cfg, const MemoryMap& map, const Config& config) {
   using devices::FwCfg;

@@ -16,6 +16,7 @@
 #include "console/cleanup.hpp"
 #include "display/vnc/server.hpp"
 #include "machine/firmware.hpp"
+#include "machine/firmware_items.hpp"
 #include "machine/input_file.hpp"
 #include "machine/machine.hpp"
 #include "machine/steering.hpp"
@@ -182,14 +183,18 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   std::optional<Kernel> kernel;
   std::optional<Firmware> firmware;
   std::unique_ptr<VariableStore> variables;
-  std::vector<uint8_t> vga_rom, nic_rom;
+  std::vector<uint8_t> vga_rom, nic_rom, handed_kernel;
   if (config.kind() == Kind::Direct) {
     std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
     kernel = TRY(Kernel::create(std::move(file), config.kernel, config.unpack_natively));
   } else {
-    firmware = TRY(Firmware::open(config.firmware));
+    firmware = TRY(Firmware::open(config.firmware_name()));
     if (!firmware->variables().empty()) variables = TRY(VariableStore::open(config.uefi_vars_path(), firmware->variables()));
     if (config.vga) vga_rom = TRY(read_vga_rom());
+    if (!config.kernel.empty()) {
+      handed_kernel = TRY(read_file(config.kernel, "kernel"));
+      TRY(check_efi_program(handed_kernel, config.kernel));
+    }
     if (std::ranges::find(config.nics, NicConfig::Model::E1000, &NicConfig::model) != config.nics.end()) nic_rom = TRY(read_e1000_rom());
   }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
@@ -222,6 +227,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   const ExitCode code = TRY(boot_until_it_ends({.system = *system,
                                                 .config = config,
                                                 .kernel = kernel ? &*kernel : nullptr,
+                                                .handed_kernel = handed_kernel,
                                                 .firmware = firmware ? &*firmware : nullptr,
                                                 .variables = variables.get(),
                                                 .vga_rom = vga_rom,

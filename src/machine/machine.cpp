@@ -16,6 +16,7 @@
 #include "machine/dump.hpp"
 #include "machine/engine_clock.hpp"
 #include "machine/firmware_items.hpp"
+#include "machine/smbios.hpp"
 
 namespace lodge::machine {
 
@@ -34,6 +35,12 @@ Result<> place_bios_data(memory::GuestMemory& memory) {
   if (memory.write(kEbdaSegmentAt, std::as_bytes(std::span(segment))) && memory.write(kBaseMemoryKibAt, std::as_bytes(std::span(kib))))
     return {};
   return fail(ErrorKind::Internal, "no memory for the BIOS data area");
+}
+
+// What CPUID's leaf 1 says in EAX and EDX.
+uint64_t processor_signature(std::span<const kvm_cpuid_entry2> leaves) {
+  const auto leaf = std::ranges::find(leaves, 1u, &kvm_cpuid_entry2::function);
+  return leaf == leaves.end() ? 0 : uint64_t{leaf->edx} << 32 | leaf->eax;
 }
 
 uint64_t load_little(const uint8_t* at, unsigned size) {
@@ -75,6 +82,10 @@ Result<> Machine::load_firmware() {
   rom_ = TRY(memory::GuestMemory::create({{base, bytes.size()}}));
   if (!rom_->write(base, std::as_bytes(std::span(bytes)))) return fail(ErrorKind::Internal, "no memory for the firmware");
   fw_cfg_ = std::make_unique<devices::FwCfg>(*memory_);
+  if (!parts_.handed_kernel.empty())
+    hand_over_kernel(*fw_cfg_, {.image = parts_.handed_kernel, .initrd = parts_.initrd, .command_line = parts_.config.append});
+  const std::vector<kvm_cpuid_entry2> processor = TRY(parts_.system.get_supported_cpuid());
+  TRY(offer_smbios(*fw_cfg_, parts_.config, map_, processor_signature(processor)));
   return describe_machine(*fw_cfg_, map_, parts_.config);
 }
 

@@ -52,11 +52,12 @@ class Machine {
   struct Parts {
     engine::System& system;
     const Config& config;
-    const Kernel* kernel = nullptr;      // of Kind::Direct
-    const Firmware* firmware = nullptr;  // of the other kinds
-    VariableStore* variables = nullptr;  // of firmware that has them
-    std::span<const uint8_t> vga_rom{};  // of the graphics card
-    std::span<const uint8_t> nic_rom{};  // of e1000 cards; empty: none
+    const Kernel* kernel = nullptr;            // of Kind::Direct
+    std::span<const uint8_t> handed_kernel{};  // to firmware, which starts it; empty: none
+    const Firmware* firmware = nullptr;        // of the other kinds
+    VariableStore* variables = nullptr;        // of firmware that has them
+    std::span<const uint8_t> vga_rom{};        // of the graphics card
+    std::span<const uint8_t> nic_rom{};        // of e1000 cards; empty: none
     std::span<const uint8_t> initrd{};
     EventLoop& loop;
     console::Backend& serial;

@@ -135,6 +135,29 @@ def pc_uefi(bench):
 
 
 @case
+def uefi_kernel(bench):
+    """UEFI firmware starts a kernel that it is handed, with its initrd and command line; SMBIOS tells the guest what it runs on."""
+    if not os.path.exists(OVMF):
+        raise Skip("no UEFI firmware: install the package ovmf")
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd = bench.path("initrd")
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    kernel = os.path.join(folder, "vmlinuz")
+    with Console(pc_command(bench, "--firmware", "uefi", "--kernel", kernel, "--initrd", initrd, "--append", "console=ttyS0 handed=over",
+                            cpus=2)) as guest:
+        reach_prompt(guest)
+        check("handed=over" in answer(guest, "cat /proc/cmdline"), "another command line")
+        check(answer(guest, "test -d /sys/firmware/efi && echo uefi") == "uefi", "no UEFI")
+        said = answer(guest, "cd /sys/class/dmi/id; cat sys_vendor product_name chassis_vendor; ls product_uuid")
+        check(said.split("\n")[0].strip() == "Lodge" and "PC (" in said, f"SMBIOS says {said}")
+        no_complaints(guest)
+        power_off(guest)
+    no_program = subprocess.run(pc_command(bench, "--firmware", "uefi", "--kernel", initrd), capture_output=True, text=True,
+                                timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    check(no_program.returncode == 2 and "no EFI program" in no_program.stderr, f"{no_program.returncode} {no_program.stderr}")
+
+
+@case
 def floppy(bench):
     """Linux reads and writes a floppy disk by its own driver, and notices when there is another one."""
     folder = bench.flavour_folder("amd64")

@@ -47,7 +47,7 @@ constexpr auto
                     {"--uefi-vars", "", "FILE|none",
                      "where UEFI firmware keeps its variables (default: beside the first disk, as DISK.uefi-vars)", false,
                      [](Config& config, std::string_view value) { return set_text(config.uefi_vars, value); }},
-                    {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry", false,
+                    {"--kernel", "", "FILE", "the guest's kernel: a bzImage (/boot/vmlinuz-...) or an ELF vmlinux with a PVH entry; with --firmware uefi an EFI program, as a bzImage is one", false,
                      [](Config& config, std::string_view value) { return set_text(config.kernel, value); }},
                     {"--initrd", "", "FILE", "the initial RAM disk", false,
                      [](Config& config, std::string_view value) { return set_text(config.initrd, value); }},
@@ -188,7 +188,7 @@ const Option* find_option(std::string_view name) {
 
 // After what it boots from.
 std::string default_name(const Config& config) {
-  const std::string& file = !config.kernel.empty() ? config.kernel : config.drives.empty() ? config.firmware : config.drives[0].file;
+  const std::string& file = !config.kernel.empty() ? config.kernel : config.drives.empty() ? config.firmware_name() : config.drives[0].file;
   const size_t slash = file.rfind('/');
   return slash == std::string::npos ? file : file.substr(slash + 1);
 }

@@ -91,6 +91,9 @@ TEST(RunOptions, MessagesNameTheArgument) {
   EXPECT_NE(refusal({"--machine", "microvm", "disk.img"}).find("direct, pc or q35"), std::string::npos);
   EXPECT_NE(refusal({"--machine", "direct", "disk.img"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"--machine", "pc", "--kernel", "k"}).find("leave --machine out"), std::string::npos);
+  EXPECT_NE(refusal({"--firmware", "bios", "--kernel", "k"}).find("--firmware uefi"), std::string::npos);
+  EXPECT_NE(refusal({"--machine", "direct", "--firmware", "uefi", "--kernel", "k"}).find("leave --firmware out"), std::string::npos);
+  EXPECT_NE(refusal({"--append", "quiet", "disk"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"a", "b", "c", "d", "e"}).find("e: IDE has places for 4"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "--drive", "file=a,if=ide"}).find("--machine pc"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "-m", "lots"}).find("-m"), std::string::npos);
