@@ -35,7 +35,7 @@ pc_modules=(
     usb-common usbcore xhci-hcd xhci-pci hid hid-generic usbhid
 )
 # What only some tests load.
-other_modules=(floppy e1000)
+other_modules=(floppy e1000 pvpanic pvpanic-mmio)
 # The nested machine's (tools/nested-kvm.py).
 nested_modules=(irqbypass kvm ccp kvm-amd kvm-intel)
 wanted_modules="${guest_modules[*]} ${pc_modules[*]} ${other_modules[*]} ${nested_modules[*]}"

@@ -165,6 +165,16 @@ TEST(ChipsetPorts, SystemControlAResetsAndReadsA20) {
   EXPECT_EQ(resets, 1);
 }
 
+TEST(ChipsetPorts, PanicsAreToldOf) {
+  int panics = 0;
+  PanicEvent event([&] { ++panics; });
+  EXPECT_EQ(event.read(0, 1), 1u);
+  event.write(0, 1, 2);
+  EXPECT_EQ(panics, 0) << "another event";
+  event.write(0, 1, 1);
+  EXPECT_EQ(panics, 1);
+}
+
 TEST(ChipsetPorts, DebugConsoleGivesItsSignatureAndTakesBytes) {
   std::string text;
   DebugConsole console(0xe9, [&](uint8_t byte) { text += static_cast<char>(byte); });

@@ -1,5 +1,6 @@
 // Small registers of a PC's chipset, one class each: reset control (0xCF9), system control port A (0x92), POST
-// code (0x80) and the debug consoles of Bochs (0xE9) and OVMF (0x402).
+// code (0x80), the debug consoles of Bochs (0xE9) and OVMF (0x402), and what virtual machines have beside: the panic
+// event (0x505) and the exit for test programs (0x501).
 #pragma once
 
 #include <atomic>
@@ -78,6 +79,33 @@ class DebugConsole final : public BytePortDevice {
  private:
   uint8_t signature_;
   std::function<void(uint8_t)> sink_;
+};
+
+// pvpanic (QEMU's docs/specs/pvpanic): a guest's kernel says that it has panicked.
+class PanicEvent final : public BytePortDevice {
+ public:
+  static constexpr uint8_t kPanicked = 0x01;  // what it reads as: the events that it takes
+  explicit PanicEvent(std::function<void()> panicked) : panicked_(std::move(panicked)) {}
+
+ protected:
+  uint8_t read_byte(uint64_t) override { return kPanicked; }
+  void write_byte(uint64_t, uint8_t value) override {
+    if ((value & kPanicked) && panicked_) panicked_();
+  }
+
+ private:
+  std::function<void()> panicked_;
+};
+
+// isa-debug-exit (QEMU's): what a test program writes becomes the process's exit code.
+class DebugExit final : public PortDevice {
+ public:
+  explicit DebugExit(std::function<void(uint32_t)> exit) : exit_(std::move(exit)) {}
+  uint32_t read(uint64_t, unsigned) override { return 0; }
+  void write(uint64_t, unsigned, uint32_t value) override { exit_(value); }
+
+ private:
+  std::function<void(uint32_t)> exit_;
 };
 
 }  // namespace lodge::devices

@@ -53,6 +53,7 @@ struct Config {
   std::string vnc_password_file;       // empty: whoever reaches the port may look
   std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH
   bool reboot = true;                  // false: a reset ends the process
+  bool debug_exit = false;             // a port by which the guest ends it, with an exit code
   bool unpack_natively = true;         // false: a bzImage unpacks itself inside the guest
   uint64_t watch_ns = 2'000'000'000;   // how often the vCPUs are looked at, to find a guest that is stuck for good
   uint64_t code_cache = 0;             // soft engine only: bytes for translated code; 0: its own choice

@@ -117,6 +117,8 @@ std::optional<ExitCode> conclude(Machine& machine, Outcome outcome, const Config
       }
       report_crash(machine);
       return ExitCode::GuestCrashed;
+    case Outcome::DebugExit: return static_cast<ExitCode>(machine.debug_exit_code());
+    case Outcome::Panicked:
     case Outcome::Stuck: report_crash(machine); return ExitCode::GuestCrashed;
     case Outcome::EngineFailed: report_crash(machine); return ExitCode::Failed;
   }
@@ -237,7 +239,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .serial = serial,
                                                 .debug_console = debug_console.get(),
                                                 .peripherals = *peripherals,
-                                                .seat = seat},
+                                                .seat = seat,
+                                                .on_panic = [&] { steering.announce("GUEST_PANICKED"); }},
                                                steering));
   if (signals->ended_by() != 0) {
     // Whoever sent the signal sees that it ended the process.

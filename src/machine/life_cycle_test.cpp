@@ -52,6 +52,7 @@ class LifeCycle : public testing::Test {
   }
   Result<ExitCode> boot(std::vector<std::vector<fake::Exit>> boots) {
     script.boots = std::move(boots);
+    script.next_boot = 0;
     return run(config, [this]() -> Result<std::unique_ptr<engine::System>> { return std::make_unique<fake::System>(script); });
   }
   std::string serial_output() {
@@ -92,6 +93,18 @@ TEST_F(LifeCycle, ResetGivesFreshDevices) {
   const auto code = boot({{out(0x3ff, 1, 0x55), in(0x3ff, 1), kReset}, {in(0x3ff, 1), kPowerOff}});
   ASSERT_TRUE(code);
   EXPECT_EQ(script.read, (std::vector<uint32_t>{0x55, 0x00}));
+}
+
+TEST_F(LifeCycle, APanicEndsWith3WhereNoRebootIsWanted) {
+  EXPECT_EQ(*boot({{out(0x505, 1, 1), kPowerOff}}), ExitCode::PoweredOff) << "the guest goes on";
+  config.reboot = false;
+  EXPECT_EQ(*boot({{out(0x505, 1, 1)}}), ExitCode::GuestCrashed);
+}
+
+TEST_F(LifeCycle, ATestProgramEndsWithItsOwnCode) {
+  EXPECT_EQ(*boot({{out(0x501, 1, 0x10), kPowerOff}}), ExitCode::PoweredOff) << "there is no such port";
+  config.debug_exit = true;
+  EXPECT_EQ(static_cast<int>(*boot({{out(0x501, 1, 0x10)}})), 0x21);
 }
 
 TEST_F(LifeCycle, NoRebootEndsWith0AtAResetAndWith3AtATripleFault) {

@@ -176,6 +176,14 @@ Result<> Machine::build() {
     clock_ = std::make_unique<EngineClock>(*vm_);
   else
     clock_ = std::make_unique<HostClock>();
+  std::function<void(uint32_t)> debug_exit;
+  if (parts_.config.debug_exit) {
+    // As QEMU has it: an odd number, so that it is none of a program's that ended well.
+    debug_exit = [this](uint32_t value) {
+      debug_exit_code_ = static_cast<int>((value << 1 | 1) & 0xff);
+      end(Outcome::DebugExit);
+    };
+  }
   pc_ = TRY(Pc::create(
       parts_.config.kind(), *vm_, map_, *memory_,
       {.loop = parts_.loop,
@@ -185,6 +193,8 @@ Result<> Machine::build() {
        .power_off = [this] { end(Outcome::PowerOff); },
        .reset = [this] { end(Outcome::Reset); },
        .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); },
+       .panicked = [this] { panicked(); },
+       .debug_exit = std::move(debug_exit),
        .floppy = std::ranges::any_of(parts_.config.drives, [](const DriveConfig& drive) { return drive.media == Media::Floppy; })}));
   if (fw_cfg_) TRY(attach_firmware());
   TRY(create_devices());
@@ -414,6 +424,12 @@ void Machine::run_processor(Processor& processor, uint32_t number) {
     else if (processor.sample.exchange(false))
       take_sample(processor);
   }
+}
+
+void Machine::panicked() {
+  log::warning("the guest's kernel has panicked");
+  if (parts_.on_panic) parts_.loop.post(parts_.on_panic);
+  if (!parts_.config.reboot) end(Outcome::Panicked, "its kernel panicked");
 }
 
 void Machine::handle_exit(kvm_run& run) {

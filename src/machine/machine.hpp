@@ -42,6 +42,8 @@ enum class Outcome {
   Reset,         // it asked for a reset
   Restart,       // the person resets it
   TripleFault,   // a vCPU shut down
+  Panicked,      // its kernel says that it has panicked, and no reboot is wanted
+  DebugExit,     // it asked for the process's end with an exit code
   Stuck,         // all vCPUs wait with interrupts off: nothing can wake them
   EngineFailed,  // the engine cannot go on
   Quit,          // the person or a signal ends the process
@@ -64,6 +66,7 @@ class Machine {
     int debug_console = -1;
     const Peripherals& peripherals;
     display::Seat& seat;
+    std::function<void()> on_panic{};  // the guest's kernel has panicked; main thread
   };
   static Result<std::unique_ptr<Machine>> create(const Parts& parts);
   ~Machine();
@@ -88,8 +91,9 @@ class Machine {
   void pause() LODGE_EXCLUDES(mutex_);
   void resume() LODGE_EXCLUDES(mutex_);
 
-  [[nodiscard]] std::string reason() LODGE_EXCLUDES(mutex_);  // one line, for a crash
-  [[nodiscard]] std::string dump();                           // all vCPUs; after run()
+  [[nodiscard]] int debug_exit_code() const { return debug_exit_code_; }  // of Outcome::DebugExit
+  [[nodiscard]] std::string reason() LODGE_EXCLUDES(mutex_);              // one line, for a crash
+  [[nodiscard]] std::string dump();                                       // all vCPUs; after run()
 
  private:
   struct Processor {
@@ -118,6 +122,7 @@ class Machine {
   void stop_devices();
   void wait_while_paused() LODGE_EXCLUDES(mutex_);
   void run_processor(Processor& processor, uint32_t number);
+  void panicked();
   void handle_exit(kvm_run& run);
   void handle_port(kvm_run& run);
   void handle_mmio(kvm_run& run);
@@ -153,6 +158,7 @@ class Machine {
   std::condition_variable resumed_;
   unsigned pauses_ LODGE_GUARDED_BY(mutex_) = 0;
   std::atomic<bool> paused_ = false;
+  std::atomic<int> debug_exit_code_ = 0;
   std::optional<Outcome> outcome_ LODGE_GUARDED_BY(mutex_);
   std::string reason_ LODGE_GUARDED_BY(mutex_);
 };

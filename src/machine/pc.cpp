@@ -10,7 +10,8 @@ namespace lodge::machine {
 namespace {
 constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqFloppy = 6, kIrqRtc = 8, kIrqMouse = 12;
 constexpr uint16_t kPortKeyboardData = 0x60, kPortKeyboardCommand = 0x64, kPortRtc = 0x70, kPortPostCode = 0x80, kPortSystemControlA = 0x92,
-                   kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9;
+                   kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9, kPortDebugExit = 0x501;
+constexpr uint16_t kDebugExitBytes = 4;
 }  // namespace
 
 std::vector<kvm_irq_routing_entry> pc_gsi_routing() {
@@ -64,6 +65,8 @@ Pc::Pc(Kind kind, engine::Vm& vm, Host host)
       acpi_(pin(acpi::kSciIrq), host_.clock, acpi_layout(kind), {.power_off = host_.power_off, .changed = [this] { host_.loop.wake(); }}),
       reset_control_(host_.reset),
       system_control_a_(host_.reset),
+      panic_event_(host_.panicked),
+      debug_exit_(host_.debug_exit),
       bochs_console_(0xe9, [this](uint8_t byte) { debug_byte(byte); }),
       ovmf_console_(0xe9, [this](uint8_t byte) { debug_byte(byte); }) {}
 
@@ -76,6 +79,8 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
   TRY(ports_.attach(kPortBochsConsole, 1, bochs_console_, "debug console"));
   TRY(ports_.attach(kPortCom1, 8, com1_, "com1"));
   TRY(ports_.attach(kPortOvmfConsole, 1, ovmf_console_, "debug console"));
+  TRY(ports_.attach(acpi::kPanicPort, 1, panic_event_, "panic event"));
+  if (host_.debug_exit) TRY(ports_.attach(kPortDebugExit, kDebugExitBytes, debug_exit_, "debug exit"));
   // 0xCF9 lies within the dword at 0xCF8 by which PCI configuration is reached: a byte there is the reset control's.
   TRY(beside_pci_.attach(kPortResetControl, 1, reset_control_, "reset control"));
   if (kind != Kind::Direct) {

@@ -35,6 +35,8 @@ class Pc {
     std::function<void()> power_off;  // from a vCPU's thread
     std::function<void()> reset;
     devices::chipset::ShadowControl::Changed shadow_changed{};  // of machines with firmware
+    std::function<void()> panicked{};                           // from a vCPU's thread, as what follows
+    std::function<void(uint32_t)> debug_exit{};                 // empty: there is no such port
     bool floppy = false;                                        // there are floppy drives, of machines with firmware
   };
   static Result<std::unique_ptr<Pc>> create(Kind kind, engine::Vm& vm, const MemoryMap& map, memory::GuestMemory& memory, Host host);
@@ -73,6 +75,8 @@ class Pc {
   devices::ResetControl reset_control_;
   devices::SystemControlA system_control_a_;
   devices::PostCode post_code_;
+  devices::PanicEvent panic_event_;
+  devices::DebugExit debug_exit_;
   devices::DebugConsole bochs_console_;
   devices::DebugConsole ovmf_console_;
   devices::PortBus beside_pci_;  // ports under those of the PCI host bridge

@@ -14,7 +14,7 @@ import termios
 import threading
 import time
 
-from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, PROMPT, Console, Skip, answer, case, check, kernel_complaints, power_off, \
+from harness import BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, PROMPT, Console, Skip, answer, case, check, guest_image, kernel_complaints, power_off, \
     reach_prompt
 
 MIB = 1 << 20
@@ -265,6 +265,25 @@ def network_user(bench):
                 output, code = guest.run(f"wget -O /dev/null http://{address}:{web}/file", COMMAND_SECONDS)
                 check(code != 0 and "refused" in output, f"{address} is the host's loopback:\n{output}")
             power_off(guest)
+
+
+@case
+def panic(bench):
+    """A kernel that panics says so by pvpanic: the machine ends with --no-reboot, by the exit code of a crash."""
+    folder = bench.flavour_folder("amd64")
+    archive = guest_image.flavour_image(folder)
+    for module in ("pvpanic", "pvpanic-mmio"):
+        archive.host_file(os.path.join(folder, f"modules/{module}.ko"), f"{module}.ko")
+    initrd = bench.path("initrd")
+    archive.write(initrd)
+    command = [bench.options.lodge, "run", "--kernel", os.path.join(folder, "vmlinuz"), "--initrd", initrd, "--append", "console=ttyS0 quiet",
+               "-m", "256M", "--engine", bench.options.engine, "--no-reboot"]
+    with Console(command) as guest:
+        reach_prompt(guest)
+        answer(guest, "insmod /pvpanic.ko && insmod /pvpanic-mmio.ko")
+        guest.type("echo c >/proc/sysrq-trigger\n")
+        code = guest.finish(END_SECONDS)
+        check(code == 3 and "the guest's kernel has panicked" in guest.output, f"exit code {code}; {guest.last_output()}")
 
 
 @case

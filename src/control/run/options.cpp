@@ -128,7 +128,12 @@ constexpr auto
                        config.balloon_keeps = value == "on" || value == "off" ? 0 : TRY(parse_size(value));
                        return {};
                      }},
-                    {"--no-reboot", "", "", "end when the guest resets instead of booting it again", false,
+                    {"--debug-exit", "", "", "what the guest writes to port 0x501 ends the process, with exit code 2 * value + 1: for tests", false,
+                     [](Config& config, std::string_view) -> Result<> {
+                       config.debug_exit = true;
+                       return {};
+                     }},
+                    {"--no-reboot", "", "", "end when the guest resets, or its kernel panics, instead of going on", false,
                      [](Config& config, std::string_view) -> Result<> {
                        config.reboot = false;
                        return {};
@@ -276,7 +281,7 @@ std::string run_help() {
       "  0  the guest switched itself off, reset itself with --no-reboot, or was quit\n"
       "  1  Lodge or its engine failed\n"
       "  2  bad usage or input\n"
-      "  3  the guest crashed: a triple fault with --no-reboot, or stuck for good\n";
+      "  3  the guest crashed: a triple fault or a panic with --no-reboot, or stuck for good\n";
   return text;
 }
 

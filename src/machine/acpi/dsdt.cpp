@@ -50,9 +50,12 @@ Aml processors(uint32_t vcpus) {
   return all;
 }
 
-// What both machines have on their ISA buses.
+// What all machines have on their ISA buses.
 Aml legacy_devices() {
-  return sequence(isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
+  constexpr uint64_t kPresentEnabled = 0xf;
+  const Aml panic_event = device("PEVT", sequence(name("_HID", string("QEMU0001")), name("_STA", integer(kPresentEnabled)),
+                                                  name("_CRS", resources(io_ports(kPanicPort, 1)))));
+  return sequence(panic_event, isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
                   isa_device("RTC", "PNP0B00", sequence(io_ports(0x70, 2), irq(8))),
                   isa_device("KBD", "PNP0303", sequence(io_ports(0x60, 1), io_ports(0x64, 1), irq(1))));
 }

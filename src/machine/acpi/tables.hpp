@@ -16,6 +16,7 @@ namespace lodge::machine::acpi {
 constexpr uint16_t kPmBase = 0x600;  // ports of devices::AcpiPm
 constexpr devices::AcpiPm::Layout kPmLayout{.gpe0_block = 0x20, .soft_off_sleep = 5};
 constexpr uint16_t kPmBytes = 0x24;
+constexpr uint16_t kPanicPort = 0x505;
 constexpr uint8_t kSciIrq = 9;
 constexpr uint16_t kPciPorts = 0xc000;  // to the end: what PCI devices can have
 constexpr std::array<uint8_t, 1> kDirectLevelLines{kSciIrq};
