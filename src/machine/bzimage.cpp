@@ -17,6 +17,11 @@ bool looks_like_bzimage(std::span<const uint8_t> file) {
          std::memcmp(file.data() + kMagicAt, "HdrS", 4) == 0;
 }
 
+size_t setup_bytes(std::span<const uint8_t> file) {
+  constexpr size_t kSectorsWhereNoneAreTold = 4;
+  return ((file[kHeaderAt] == 0 ? kSectorsWhereNoneAreTold : file[kHeaderAt]) + 1) * kSector;
+}
+
 bool BzImage::has_64bit_entry() const { return header.version >= 0x20c && (header.xloadflags & XLF_KERNEL_64); }
 
 Result<BzImage> parse_bzimage(std::span<const uint8_t> file) {
@@ -32,9 +37,9 @@ Result<BzImage> parse_bzimage(std::span<const uint8_t> file) {
                 header.version & 0xff);
   if (!(header.loadflags & LOADED_HIGH)) return fail(ErrorKind::Usage, "the kernel is a zImage; only bzImage is supported");
 
-  const size_t setup_bytes = ((header.setup_sects == 0 ? 4 : header.setup_sects) + 1) * kSector;
-  if (setup_bytes >= file.size()) return fail(ErrorKind::Usage, "the bzImage is cut short: it ends in its real-mode part");
-  image.protected_mode = file.subspan(setup_bytes);
+  const size_t setup = setup_bytes(file);
+  if (setup >= file.size()) return fail(ErrorKind::Usage, "the bzImage is cut short: it ends in its real-mode part");
+  image.protected_mode = file.subspan(setup);
   const uint64_t code_bytes = uint64_t{header.syssize} * kParagraph;
   if (code_bytes >= image.protected_mode.size() + kParagraph)
     return fail(ErrorKind::Usage, "the bzImage is cut short: {} of {} bytes of code are there", image.protected_mode.size(), code_bytes);

@@ -18,6 +18,8 @@ struct BzImage {
 };
 
 [[nodiscard]] bool looks_like_bzimage(std::span<const uint8_t> file);
+// How much of what looks like one is its real-mode part (boot protocol, setup_sects); it may be cut short before that.
+[[nodiscard]] size_t setup_bytes(std::span<const uint8_t> file);
 
 // The spans point into `file`. ErrorKind::Usage when it is damaged, cut short or too old.
 [[nodiscard]] Result<BzImage> parse_bzimage(std::span<const uint8_t> file);

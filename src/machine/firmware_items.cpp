@@ -1,21 +1,18 @@
 #include "machine/firmware_items.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <span>
-#include <string_view>
+
+#include "base/append_little.hpp"
+#include "machine/bzimage.hpp"
 
 namespace lodge::machine {
 
 namespace {
 
-void append(std::vector<uint8_t>& out, uint64_t value, unsigned bytes) {
-  for (unsigned i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
-}
-
 std::vector<uint8_t> number(uint64_t value, unsigned bytes) {
   std::vector<uint8_t> out;
-  append(out, value, bytes);
+  append_little(out, value, bytes);
   return out;
 }
 
@@ -23,9 +20,9 @@ std::vector<uint8_t> number(uint64_t value, unsigned bytes) {
 std::vector<uint8_t> memory_ranges(const MemoryMap& map) {
   std::vector<uint8_t> out;
   const auto ram = [&](uint64_t base, uint64_t size) {
-    append(out, base, 8);
-    append(out, size, 8);
-    append(out, static_cast<uint32_t>(E820Type::Ram), 4);
+    append_little(out, base, 8);
+    append_little(out, size, 8);
+    append_little(out, static_cast<uint32_t>(E820Type::Ram), 4);
   };
   ram(0, map.low_end);
   if (map.above_size > 0) ram(kAbove4G, map.above_size);
@@ -36,14 +33,8 @@ std::vector<uint8_t> memory_ranges(const MemoryMap& map) {
 
 void hand_over_kernel(devices::FwCfg& fw_cfg, const HandedKernel& kernel) {
   using devices::FwCfg;
-  // A Linux kernel in two parts (Linux's x86 boot protocol): the sectors of its setup, and the rest.
-  constexpr size_t kMagicAt = 0x202, kSetupSectorsAt = 0x1f1, kSector = 512;
-  constexpr std::string_view kMagic = "HdrS";
-  size_t setup = 0;
-  if (kernel.image.size() > kMagicAt + kMagic.size() && std::memcmp(&kernel.image[kMagicAt], kMagic.data(), kMagic.size()) == 0) {
-    const size_t sectors = kernel.image[kSetupSectorsAt] == 0 ? 4 : kernel.image[kSetupSectorsAt];
-    setup = std::min((sectors + 1) * kSector, kernel.image.size());
-  }
+  // A Linux kernel in two parts: the sectors of its setup, and the rest.
+  const size_t setup = looks_like_bzimage(kernel.image) ? std::min(setup_bytes(kernel.image), kernel.image.size()) : 0;
   const auto put = [&](FwCfg::Key size, FwCfg::Key data, std::span<const uint8_t> bytes) {
     fw_cfg.add_number32(size, static_cast<uint32_t>(bytes.size()));
     fw_cfg.add(data, {bytes.begin(), bytes.end()});

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <initializer_list>
 #include <string_view>
+
+#include "base/append_little.hpp"
+#include "base/fnv1a.hpp"
+#include "machine/acpi/header.hpp"
 
 namespace lodge::machine {
 
@@ -18,7 +21,7 @@ class Structure {
     number(handle, 2);
   }
   Structure& number(uint64_t value, unsigned bytes) {
-    for (unsigned i = 0; i < bytes; ++i) bytes_.push_back(static_cast<uint8_t>(value >> (8 * i)));
+    append_little(bytes_, value, bytes);
     return *this;
   }
   Structure& text(std::string_view words) {
@@ -159,20 +162,12 @@ std::vector<uint8_t> mapped(uint16_t handle, uint64_t base, uint64_t bytes) {  /
       .end();
 }
 
-uint8_t checksum_of(std::span<const uint8_t> bytes) {
-  unsigned sum = 0;
-  for (const uint8_t byte : bytes) sum += byte;
-  return static_cast<uint8_t>(-sum);
-}
-
 // The 32-bit entry point (5.2.1). Firmware puts the address in, and mends the sums.
 std::vector<uint8_t> entry_point(size_t table_bytes, size_t largest, size_t count) {
   constexpr uint8_t kLength = 0x1f, kMajor = 2, kMinor = 8;
   constexpr size_t kChecksum = 4, kMiddle = 0x10, kMiddleChecksum = 0x15;
   std::vector<uint8_t> bytes{'_', 'S', 'M', '_', 0, kLength, kMajor, kMinor};
-  const auto number = [&](uint64_t value, unsigned size) {
-    for (unsigned i = 0; i < size; ++i) bytes.push_back(static_cast<uint8_t>(value >> (8 * i)));
-  };
+  const auto number = [&](uint64_t value, unsigned size) { append_little(bytes, value, size); };
   number(largest, 2);
   number(0, 6);
   for (const char letter : std::string_view("_DMI_")) bytes.push_back(static_cast<uint8_t>(letter));
@@ -181,19 +176,15 @@ std::vector<uint8_t> entry_point(size_t table_bytes, size_t largest, size_t coun
   number(0, 4);
   number(count, 2);
   number(kMajor << 4 | kMinor, 1);
-  bytes[kMiddleChecksum] = checksum_of(std::span(bytes).subspan(kMiddle));
-  bytes[kChecksum] = checksum_of(bytes);
+  bytes[kMiddleChecksum] = acpi::checksum_of(std::span(bytes).subspan(kMiddle));
+  bytes[kChecksum] = acpi::checksum_of(bytes);
   return bytes;
 }
 
 }  // namespace
 
 std::array<uint8_t, 16> derived_uuid(const std::string& name) {
-  // FNV-1a, 64 bits, twice.
-  constexpr uint64_t kPrime = 0x100000001b3;
-  std::array<uint64_t, 2> halves{0xcbf29ce484222325, 0x84222325cbf29ce4};
-  for (uint64_t& half : halves)
-    for (const char letter : name) half = (half ^ static_cast<uint8_t>(letter)) * kPrime;
+  const std::array<uint64_t, 2> halves{fnv1a(name), fnv1a(name, 0x84222325cbf29ce4)};
   std::array<uint8_t, 16> uuid{};
   std::memcpy(uuid.data(), halves.data(), uuid.size());
   uuid[6] = static_cast<uint8_t>((uuid[6] & 0x0f) | 0x80);

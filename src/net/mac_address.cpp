@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <charconv>
+#include <span>
+
+#include "base/fnv1a.hpp"
 
 namespace lodge::net {
 
@@ -24,10 +28,8 @@ Result<MacAddress> parse_mac_address(std::string_view text) {
 std::string to_string(const MacAddress& mac) { return fmt::format("{:02x}", fmt::join(mac, ":")); }
 
 MacAddress derived_mac_address(std::string_view machine, unsigned number) {
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  const auto mix = [&hash](uint8_t byte) { hash = (hash ^ byte) * 0x100000001b3; };
-  for (const char c : machine) mix(static_cast<uint8_t>(c));
-  for (unsigned i = 0; i < 4; ++i) mix(static_cast<uint8_t>(number >> (8 * i)));
+  const std::array<uint32_t, 1> second{number};
+  const uint64_t hash = fnv1a(std::as_bytes(std::span(second)), fnv1a(machine));
   return {0x52, 0x54, 0x00, static_cast<uint8_t>(hash >> 40), static_cast<uint8_t>(hash >> 32), static_cast<uint8_t>(hash >> 24)};
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/append_little.hpp"
+
 namespace lodge::machine::acpi {
 
 namespace {
@@ -14,10 +16,6 @@ constexpr uint8_t kZeroOp = 0x00, kOneOp = 0x01, kNameOp = 0x08, kBytePrefix = 0
 
 // End tag (6.4.2.9); a checksum of 0 says that the template is not summed.
 const Aml kEndTag{0x79, 0x00};
-
-void append_little(Aml& out, uint64_t value, unsigned bytes) {
-  for (unsigned i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
-}
 
 void append_segment(Aml& out, std::string_view segment) {
   for (size_t i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(i < segment.size() ? segment[i] : '_'));

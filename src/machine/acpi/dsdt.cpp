@@ -15,10 +15,12 @@ namespace lodge::machine::acpi {
 
 namespace {
 
-Aml isa_device(std::string_view path, std::string_view id, const Aml& descriptors) {
+// `id`: a string, or an EISA identity.
+Aml isa_device(std::string_view path, const Aml& id, const Aml& descriptors) {
   constexpr uint64_t kPresentEnabled = 0xf;
-  return device(path, sequence(name("_HID", eisa_id(id)), name("_STA", integer(kPresentEnabled)), name("_CRS", resources(descriptors))));
+  return device(path, sequence(name("_HID", id), name("_STA", integer(kPresentEnabled)), name("_CRS", resources(descriptors))));
 }
+Aml isa_device(std::string_view path, std::string_view id, const Aml& descriptors) { return isa_device(path, eisa_id(id), descriptors); }
 
 // The memory of PCI's configuration space must be reserved by some other device than the bus (PCI Firmware 3.2, 4.1.2).
 Aml configuration_space(const devices::pci::Window& where) {
@@ -26,18 +28,28 @@ Aml configuration_space(const devices::pci::Window& where) {
   return device("ECAM", sequence(name("_HID", eisa_id("PNP0C02")), name("_UID", integer(0)), name("_CRS", resources(memory))));
 }
 
+// What a board's devices lead to: for each pin of those on bus 0 the source and its index (6.2.13).
+template <typename Target>
+Aml routing_table(Target target) {
+  using devices::pci::HostBridge;
+  std::vector<Aml> routes;
+  for (uint32_t number = 1; number < HostBridge::kDevices; ++number)
+    for (uint32_t pin = 0; pin < HostBridge::kPins; ++pin) {
+      const auto [source, index] = target(number, pin + 1);
+      routes.push_back(package({integer(number << 16 | 0xffff), integer(pin), source, integer(index)}));
+    }
+  return package(routes);
+}
+
 // The direct machine's PCI bus, with the lines of its devices' pins (6.2.13).
 Aml direct_bus() {
   using devices::pci::HostBridge;
-  std::vector<Aml> routes;
-  for (uint32_t device = 1; device < HostBridge::kDevices; ++device)
-    for (uint32_t pin = 0; pin < HostBridge::kPins; ++pin)
-      routes.push_back(package(
-          {integer(device << 16 | 0xffff), integer(pin), integer(0), integer(kFirstPciIrq + HostBridge::line_of(device, pin + 1))}));
+  const Aml routes =
+      routing_table([](uint32_t number, uint32_t pin) { return std::pair(integer(0), kFirstPciIrq + HostBridge::line_of(number, pin)); });
   const Aml windows = sequence(bus_numbers(0, 0), io_ports(HostBridge::kConfigAddress, 8), port_window(kPciPorts, 0x10000 - kPciPorts),
                                memory_window(kPciMemory, kPciMemoryBytes));
   const Aml bus = device("PCI0", sequence(name("_HID", eisa_id("PNP0A03")), name("_UID", integer(0)), name("_BBN", integer(0)),
-                                          name("_CRS", resources(windows)), name("_PRT", package(routes))));
+                                          name("_CRS", resources(windows)), name("_PRT", routes)));
   return sequence(bus, configuration_space({kPciConfiguration, kPciConfigurationBytes}));
 }
 
@@ -52,10 +64,8 @@ Aml processors(uint32_t vcpus) {
 
 // What all machines have on their ISA buses.
 Aml legacy_devices() {
-  constexpr uint64_t kPresentEnabled = 0xf;
-  const Aml panic_event = device("PEVT", sequence(name("_HID", string("QEMU0001")), name("_STA", integer(kPresentEnabled)),
-                                                  name("_CRS", resources(io_ports(kPanicPort, 1)))));
-  return sequence(panic_event, isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
+  return sequence(isa_device("PEVT", string("QEMU0001"), io_ports(kPanicPort, 1)),
+                  isa_device("COM1", "PNP0501", sequence(io_ports(0x3f8, 8), irq(4))),
                   isa_device("RTC", "PNP0B00", sequence(io_ports(0x70, 2), irq(8))),
                   isa_device("KBD", "PNP0303", sequence(io_ports(0x60, 1), io_ports(0x64, 1), irq(1))));
 }
@@ -114,19 +124,6 @@ Aml isa_bridge(unsigned number, const Aml& router, bool has_floppy) {
                  : Aml();
   return device("ISA", sequence(name("_ADR", integer(uint64_t{number} << 16)), router, legacy_devices(),
                                 isa_device("MOU", "PNP0F13", irq(12)), floppy));
-}
-
-// What a board's devices lead to: for each pin of those on bus 0 the source and its index (6.2.13).
-template <typename Target>
-Aml routing_table(Target target) {
-  using devices::pci::HostBridge;
-  std::vector<Aml> routes;
-  for (uint32_t number = 1; number < HostBridge::kDevices; ++number)
-    for (uint32_t pin = 0; pin < HostBridge::kPins; ++pin) {
-      const auto [source, index] = target(number, pin + 1);
-      routes.push_back(package({integer(number << 16 | 0xffff), integer(pin), source, integer(index)}));
-    }
-  return package(routes);
 }
 
 // What every board's bridge passes on: ports but those of configuration; the display's memory.

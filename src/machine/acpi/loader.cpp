@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/append_little.hpp"
 #include "machine/acpi/header.hpp"
 
 namespace lodge::machine::acpi {
@@ -62,9 +63,7 @@ class Script {
     bytes_.insert(bytes_.end(), text.begin(), text.end());
     bytes_.resize(bytes_.size() + kNameBytes - text.size());
   }
-  void number(uint64_t value, unsigned bytes) {
-    for (unsigned i = 0; i < bytes; ++i) bytes_.push_back(static_cast<uint8_t>(value >> (8 * i)));
-  }
+  void number(uint64_t value, unsigned bytes) { append_little(bytes_, value, bytes); }
   void end() { bytes_.resize(start_ + kCommandBytes); }
 
   std::vector<uint8_t> bytes_;

@@ -2,6 +2,7 @@
 // only, nothing blocks.
 #include "engine/soft/vcpu/hooks.hpp"
 
+#include "base/fnv1a.hpp"
 #include "engine/soft/irqchip/irqchip.hpp"
 #include "engine/soft/state_record.hpp"
 #include "engine/soft/vcpu/context.hpp"
@@ -111,11 +112,7 @@ bool take_nmi(CpuState* c) {
   return true;
 }
 
-uint64_t hash_of(const void* data, size_t size) {
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (size_t i = 0; i < size; ++i) hash = (hash ^ static_cast<const uint8_t*>(data)[i]) * 0x100000001b3;
-  return hash;
-}
+uint64_t hash_of(const void* data, size_t size) { return fnv1a(std::span(static_cast<const std::byte*>(data), size)); }
 
 void trace_state(CpuState& c, Clock& clock) {
   StateRecord record = {};
