@@ -44,10 +44,6 @@ class DirectChipset final : public Chipset {
     return chipset;
   }
   HostBridge& pci() override { return *pci_; }
-  // Without firmware they are placed at once (acpi::place_tables()).
-  acpi::Board acpi_board(uint32_t vcpus) override {
-    return {.hardware = {}, .dsdt = acpi::build_direct_dsdt(vcpus), .level_lines = acpi::kDirectLevelLines};
-  }
   Result<> start() override { return pci_->assign_resources(); }
 
  private:
@@ -58,6 +54,24 @@ std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> isa_pins(const Chi
   std::array<IrqPin, devices::chipset::PciIrqRouter::kIsaLines> pins;
   for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(i);
   return pins;
+}
+
+// The PCI bridge of a board with firmware: all ports, what RAM leaves free of memory, and the lines that lead to the ISA bridge's router.
+template <typename Board, typename IsaBridge>
+Result<std::unique_ptr<HostBridge>> create_bridge(const Chipset::Site& site, IsaBridge& isa, devices::pci::Function& host) {
+  std::array<IrqPin, HostBridge::kLines> lines;
+  for (uint32_t i = 0; i < IsaBridge::kLines; ++i) lines[i] = IrqPin([&isa, i](bool level) { isa.set_line(i, level); });
+  return HostBridge::create({.ports = site.ports,
+                             .memory = site.mmio,
+                             .beside_config_address = site.beside_pci,
+                             .io = {0, 0x10000},
+                             .memory32 = {site.map.low_end, kIoapic - site.map.low_end},
+                             .memory64 = {site.map.end_above_4g(), kHighWindowBytes},
+                             .ecam = {},
+                             .send_message = site.send_message,
+                             .lines = lines,
+                             .line_of = &Board::line_of,
+                             .bridge = &host});
 }
 
 acpi::LegacyBoard legacy_devices(const Chipset::Site& site) { return {.map = site.map, .floppy = site.floppy}; }
@@ -76,20 +90,7 @@ class I440FxChipset final : public Chipset {
 
   static Result<std::unique_ptr<Chipset>> create(const Site& site) {
     auto chipset = std::make_unique<I440FxChipset>(site);
-    std::array<IrqPin, HostBridge::kLines> lines;
-    for (uint32_t i = 0; i < devices::chipset::Piix3::kLines; ++i)
-      lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
-    chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
-                                            .memory = site.mmio,
-                                            .beside_config_address = site.beside_pci,
-                                            .io = {0, 0x10000},
-                                            .memory32 = {site.map.low_end, kIoapic - site.map.low_end},
-                                            .memory64 = {site.map.end_above_4g(), kHighWindowBytes},
-                                            .ecam = {},
-                                            .send_message = site.send_message,
-                                            .lines = lines,
-                                            .line_of = &Board::line_of,
-                                            .bridge = &chipset->host_}));
+    chipset->pci_ = TRY(create_bridge<Board>(site, chipset->isa_, chipset->host_));
     TRY(chipset->pci_->plug(chipset->isa_, Board::kIsaDevice));
     TRY(chipset->pci_->plug(chipset->ide_, Board::kIsaDevice, Board::kIdeFunction));
     TRY(chipset->pci_->plug(chipset->power_, Board::kIsaDevice, Board::kPowerFunction));
@@ -121,25 +122,13 @@ class Q35Chipset final : public Chipset {
 
   explicit Q35Chipset(const Site& site)
       : legacy_(legacy_devices(site)),
-        host_(site.shadow_changed, [this](std::optional<devices::pci::Window> where) { move_configuration(where); }),
+        host_(site.shadow_changed, [this](std::optional<devices::pci::Window> where) { pci_->show_ecam(where); }),
         isa_({.ports = site.ports, .memory = site.mmio, .power = site.acpi, .isa = isa_pins(site), .apic = apic_pins(site)}),
         sata_(site.memory) {}
 
   static Result<std::unique_ptr<Chipset>> create(const Site& site) {
     auto chipset = std::make_unique<Q35Chipset>(site);
-    std::array<IrqPin, HostBridge::kLines> lines;
-    for (uint32_t i = 0; i < Lpc::kLines; ++i) lines[i] = IrqPin([isa = &chipset->isa_, i](bool level) { isa->set_line(i, level); });
-    chipset->pci_ = TRY(HostBridge::create({.ports = site.ports,
-                                            .memory = site.mmio,
-                                            .beside_config_address = site.beside_pci,
-                                            .io = {0, 0x10000},
-                                            .memory32 = {site.map.low_end, kIoapic - site.map.low_end},
-                                            .memory64 = {site.map.end_above_4g(), kHighWindowBytes},
-                                            .ecam = {},
-                                            .send_message = site.send_message,
-                                            .lines = lines,
-                                            .line_of = &Board::line_of,
-                                            .bridge = &chipset->host_}));
+    chipset->pci_ = TRY(create_bridge<Board>(site, chipset->isa_, chipset->host_));
     TRY(chipset->pci_->plug(chipset->isa_, Board::kLpcDevice));
     TRY(chipset->pci_->plug(chipset->sata_, Board::kLpcDevice, Board::kSataFunction));
     return chipset;
@@ -147,11 +136,11 @@ class Q35Chipset final : public Chipset {
   HostBridge& pci() override { return *pci_; }
   devices::ata::Controller* ata() override { return &sata_; }
   acpi::Board acpi_board(uint32_t vcpus) override {
-    MutexLock lock(mutex_);
+    const std::optional<devices::pci::Window> configuration = pci_->ecam();
     return {.hardware = {.base = isa_.power_base(), .layout = Board::kPowerLayout},
-            .dsdt = acpi::build_q35_dsdt(vcpus, legacy_, configuration_),
+            .dsdt = acpi::build_q35_dsdt(vcpus, legacy_, configuration),
             .level_lines = Board::kLevelLines,
-            .configuration = configuration_};
+            .configuration = configuration};
   }
   Result<> start() override { return {}; }
 
@@ -161,15 +150,8 @@ class Q35Chipset final : public Chipset {
     for (uint32_t i = 0; i < pins.size(); ++i) pins[i] = site.pin(Board::kFirstPirqInput + i);
     return pins;
   }
-  void move_configuration(std::optional<devices::pci::Window> where) {
-    pci_->show_ecam(where);
-    MutexLock lock(mutex_);
-    configuration_ = where;
-  }
 
   const acpi::LegacyBoard legacy_;
-  Mutex mutex_;
-  std::optional<devices::pci::Window> configuration_ LODGE_GUARDED_BY(mutex_);
   devices::chipset::Q35Mch host_;
   Lpc isa_;
   devices::ata::Ahci sata_;

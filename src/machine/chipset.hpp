@@ -48,8 +48,8 @@ class Chipset {
   [[nodiscard]] virtual devices::pci::HostBridge& pci() = 0;
   // The controller of IDE or SATA; null: the machine has none.
   [[nodiscard]] virtual devices::ata::Controller* ata() { return nullptr; }
-  // What ACPI's tables say, of machines whose firmware asks for them: as it is now, any thread.
-  [[nodiscard]] virtual acpi::Board acpi_board(uint32_t vcpus) = 0;
+  // What ACPI's tables say, of machines whose firmware asks for them, with so many vCPUs: as it is now, any thread.
+  [[nodiscard]] virtual acpi::Board acpi_board(uint32_t) { return {}; }
   // All functions are plugged in; what follows is power-on.
   [[nodiscard]] virtual Result<> start() = 0;
 };

@@ -199,9 +199,14 @@ Result<> HostBridge::attach() {
 
 void HostBridge::show_ecam(std::optional<Window> where) {
   MutexLock lock(ecam_mutex_);
-  if (ecam_at_) board_.memory.detach(*ecam_at_);
-  ecam_at_.reset();
-  if (where && board_.memory.attach(where->base, where->size, *ecam_, "PCI configuration")) ecam_at_ = where->base;
+  if (shown_ecam_) board_.memory.detach(shown_ecam_->base);
+  shown_ecam_.reset();
+  if (where && board_.memory.attach(where->base, where->size, *ecam_, "PCI configuration")) shown_ecam_ = where;
+}
+
+std::optional<Window> HostBridge::ecam() {
+  MutexLock lock(ecam_mutex_);
+  return shown_ecam_;
 }
 
 Result<> HostBridge::plug(Function& function, unsigned device, unsigned number) {

@@ -62,6 +62,7 @@ class HostBridge {
   // Where configuration is memory now, or that it is nowhere: a whole number of buses' kEcamBytes. A place that is taken is the guest's
   // mistake: it is nowhere then. Also under the lock on configuration space.
   void show_ecam(std::optional<Window> where) LODGE_EXCLUDES(ecam_mutex_);
+  [[nodiscard]] std::optional<Window> ecam() LODGE_EXCLUDES(ecam_mutex_);  // any thread
 
   // The usual wiring.
   [[nodiscard]] static constexpr unsigned line_of(unsigned device, unsigned pin) { return (device + pin - 1) % kPins; }
@@ -94,7 +95,7 @@ class HostBridge {
   uint32_t config_address_ LODGE_GUARDED_BY(mutex_) = 0;
   std::vector<std::unique_ptr<Slot>> slots_ LODGE_GUARDED_BY(mutex_);
   Mutex ecam_mutex_;
-  std::optional<uint64_t> ecam_at_ LODGE_GUARDED_BY(ecam_mutex_);
+  std::optional<Window> shown_ecam_ LODGE_GUARDED_BY(ecam_mutex_);
   Mutex lines_mutex_;
   // Who asserts each line: a function's pin is one bit. Lines are shared, so one goes down with the last.
   std::array<std::array<uint64_t, kDevices * kFunctions / 64>, kLines> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};

@@ -87,7 +87,10 @@ TEST(PciHostBridge, MemoryMappedConfigurationMoves) {
   EXPECT_EQ(board.memory.read(bus1, 4), kNothing);
   board.memory.write(bus1 + 0x3c, 1, 0x2a);
   EXPECT_EQ(board.read(5, 0x3c, 1), 0u) << "another bus";
+  ASSERT_TRUE(board.bridge->ecam());
+  EXPECT_EQ(board.bridge->ecam()->base, kElsewhere);
   board.bridge->show_ecam({});
+  EXPECT_FALSE(board.bridge->ecam());
   EXPECT_EQ(board.memory.read(Board::ecam(5, 0) - Board::kEcam + kElsewhere, 4), kNothing);
 }
 

@@ -16,6 +16,8 @@ namespace {
 
 using devices::AcpiPm;
 
+constexpr std::array<uint8_t, 1> kDirectLevelLines{kSciIrq};
+
 struct [[gnu::packed]] GenericAddress {  // table 5.1
   uint8_t space;                         // 1: system I/O
   uint8_t bits;

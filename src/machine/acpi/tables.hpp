@@ -1,7 +1,6 @@
 // The ACPI tables of the PC (ACPI 6.5, chapter 5), and where the direct machine, which has no firmware, finds them.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -19,8 +18,7 @@ constexpr uint16_t kPmBytes = 0x24;
 constexpr uint16_t kPanicPort = 0x505;
 constexpr uint8_t kSciIrq = 9;
 constexpr uint16_t kPciPorts = 0xc000;  // to the end: what PCI devices can have
-constexpr std::array<uint8_t, 1> kDirectLevelLines{kSciIrq};
-constexpr uint8_t kFirstPciIrq = 16;  // IOAPIC inputs of the four PCI lines
+constexpr uint8_t kFirstPciIrq = 16;    // IOAPIC inputs of the four PCI lines
 
 // Where the fixed hardware is, as far as machines differ; the direct machine's by default.
 struct FixedHardware {
