@@ -8,7 +8,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 
 #include "devices/ata/ahci_port.hpp"
 #include "devices/ata/controller.hpp"
@@ -22,7 +21,6 @@ class Ahci final : public pci::Function, public Controller, private AhciPort::Ho
 
   explicit Ahci(memory::GuestMemory& memory);
 
-  [[nodiscard]] unsigned places() const override { return kPorts; }
   [[nodiscard]] Link& link(unsigned place) override { return ports_[place]; }
   void attach(unsigned place, std::unique_ptr<Device> device) override;
   void shut_down() override;

@@ -149,7 +149,7 @@ void AhciPort::write(unsigned offset, uint32_t value) {
     default: return;
   }
   host_.interrupts_changed();
-  run();
+  proceed();
 }
 
 void AhciPort::write_command(uint32_t value) {
@@ -180,7 +180,7 @@ void AhciPort::stop() {
   issued_ = active_ = queued_ = 0;
   running_command_.reset();
   block_.reset();
-  if (device_) device_->drop_queued();
+  if (device_) device_->abandon();
 }
 
 // COMRESET (10.4.2).
@@ -218,15 +218,13 @@ void AhciPort::show_signature() {
 
 // --- The command list
 
-void AhciPort::proceed() { run(); }
-
 bool AhciPort::may_issue() const {
   if (!device_ || !(command_ & kStart) || halted_ || signature_waits_ || running_command_ || !host_.may_master()) return false;
   return issued_ != 0 && !(task_file_ & kBusyBits) && (control_ & kDetection) == 0;
 }
 
 // Everything that does not wait for the disk, one thing after the other: devices answer while they are asked.
-void AhciPort::run() {
+void AhciPort::proceed() {
   if (running_) return;
   running_ = true;
   for (;;) {
@@ -275,7 +273,7 @@ void AhciPort::soft_reset(unsigned slot, bool asserted) {
   issued_ &= ~(1u << slot);
   in_soft_reset_ = asserted;
   queued_ = active_ = 0;
-  device_->drop_queued();
+  device_->abandon();
   if (asserted) return;
   device_->reset();
   show_signature();
@@ -347,7 +345,7 @@ void AhciPort::start_queued(const Command& command, const Frame& frame) {
   device_->native_queue()->execute_queued(queued, std::move(memory->buffers), std::move(announcement),
                                           [this, tag = queued.tag](QueuedEnd end) {
                                             queued_ended(tag, end);
-                                            run();
+                                            proceed();
                                           });
 }
 
@@ -363,7 +361,7 @@ void AhciPort::queued_ended(uint8_t tag, QueuedEnd end) {
   task_file_ = static_cast<uint16_t>((task_file_ & kBusyBits) | (end.status & kStatusBits) | end.error << 8);
   receive(kDeviceBitsPlace, frame);
   if (failed) {
-    device_->drop_queued();
+    device_->abandon();
     halted_ = true;
   }
   raise(kSetDeviceBits | (failed ? kTaskFileError : 0u));
@@ -371,7 +369,7 @@ void AhciPort::queued_ended(uint8_t tag, QueuedEnd end) {
 
 void AhciPort::refuse_with(uint8_t error) {
   queued_ = 0;
-  device_->drop_queued();
+  device_->abandon();
   device_->registers.status = kReady | kServiceOrSeekComplete | kError;
   device_->registers.error = error;
   finished(*device_);
@@ -407,7 +405,7 @@ std::optional<AhciPort::Memory> AhciPort::take_memory(Command& command, uint64_t
 void AhciPort::move_block(Device&, Direction direction, std::span<uint8_t> bytes, bool interrupt) {
   if (!running_command_) return;
   block_ = Block{.direction = direction, .bytes = bytes, .interrupt = interrupt};
-  run();
+  proceed();
 }
 
 void AhciPort::move_block_now() {
@@ -475,7 +473,7 @@ void AhciPort::finished(Device& device) {
   if (!running_command_) return;
   send_registers(true);
   command_over((device.registers.status & kError) != 0);
-  run();
+  proceed();
 }
 
 // 6.2.2.1: a command that failed keeps its bit, and the list stands still.

@@ -38,7 +38,7 @@ class AhciPort final : public Link {
   void write(unsigned offset, uint32_t value);
   [[nodiscard]] bool interrupts() const { return (interrupt_status() & interrupt_enable_) != 0; }
   void reset();    // the controller's (10.4.3): with it goes the link's
-  void proceed();  // what was not possible may be so now
+  void proceed();  // with all that can be done now
   // Nothing of an earlier command reaches memory any more.
   [[nodiscard]] bool quiet() const { return !device_ || device_->idle(); }
   [[nodiscard]] Device* device() { return device_.get(); }
@@ -86,7 +86,6 @@ class AhciPort final : public Link {
   void reset_link();
   void show_signature();
 
-  void run();
   [[nodiscard]] bool may_issue() const;
   void issue(unsigned slot);
   void start(const Command& command, const Frame& frame);

@@ -12,7 +12,6 @@ namespace lodge::devices::ata {
 class Controller {
  public:
   virtual ~Controller() = default;
-  [[nodiscard]] virtual unsigned places() const = 0;
   [[nodiscard]] virtual Link& link(unsigned place) = 0;
   // Before the first access; a device made for that place's link.
   virtual void attach(unsigned place, std::unique_ptr<Device> device) = 0;

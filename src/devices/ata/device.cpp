@@ -10,14 +10,8 @@ void Device::set_signature() {
   registers.device &= kDeviceSecond;
 }
 
-// What is in flight counts no more, and keeps the buffer that it works on.
-void Device::abandon() {
-  ++generation_;
-  if (in_flight_ != 0) buffer_ = std::make_shared<std::vector<uint8_t>>();
-}
-
 void Device::reset() {
-  abandon();
+  requests_.abandon();
   asserts_interrupt = false;
   registers.error = 0x01;  // diagnostic code: passed
   set_signature();
@@ -47,19 +41,15 @@ void Device::fail(uint8_t error) {
 }
 
 void Device::submit(storage::Disk& disk, block::Request request, std::function<void(bool ok)> then) {
-  ++in_flight_;
-  disk.submit(std::move(request), [this, generation = generation_, held = buffer_, then = std::move(then)](bool ok) mutable {
-    MutexLock lock(link_.mutex());
-    if (generation == generation_) then(ok);
-    then = nullptr;  // what it holds of the guest's memory is let go of before anybody takes the device for idle
-    if (--in_flight_ == 0) idle_.notify_all();
-  });
+  requests_.submit(link_.mutex(), disk, std::move(request), std::move(then));
 }
 
 void Device::wait_until_idle() {
-  MutexLock lock(link_.mutex());
-  ++generation_;
-  while (in_flight_ != 0) lock.wait(idle_);
+  {
+    MutexLock lock(link_.mutex());
+    requests_.abandon();
+  }
+  requests_.wait_until_idle(link_.mutex());
 }
 
 }  // namespace lodge::devices::ata

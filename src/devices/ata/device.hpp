@@ -8,7 +8,6 @@
 // Threads: everything under the link's mutex, which the device takes itself when the disk has answered.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -21,6 +20,7 @@
 #include "devices/ata/identify.hpp"
 #include "devices/ata/registers.hpp"
 #include "devices/storage/disk.hpp"
+#include "devices/storage/requests.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace lodge::devices::ata {
@@ -90,10 +90,10 @@ class Device {
 
   // --- The native queue; null: the device has none.
   [[nodiscard]] virtual NativeQueue* native_queue() { return nullptr; }
-  // One of them has failed: those that are under way count no more (13.6.4).
-  void drop_queued() { abandon(); }
+  // What is with the disk counts no more: the link is told nothing of it.
+  void abandon() { requests_.abandon(); }
   // Nothing of it is on the disk's thread. Under the mutex.
-  [[nodiscard]] bool idle() const { return in_flight_ == 0; }
+  [[nodiscard]] bool idle() const { return requests_.idle(); }
 
   // --- The link's answers.
   virtual void block_moved() = 0;
@@ -116,21 +116,15 @@ class Device {
   void fail(uint8_t error);
   void set_signature();
 
-  // Between the disk and the link, where data does not go to the guest's memory at once. A request that is under way holds the one that
-  // it was given: after a reset there is another.
-  [[nodiscard]] std::vector<uint8_t>& buffer() { return *buffer_; }
+  // Between the disk and the link, where data does not go to the guest's memory at once.
+  [[nodiscard]] std::vector<uint8_t>& buffer() { return requests_.buffer(); }
 
   // The disk carries it out, and `then` follows under the mutex, unless a reset came first.
   void submit(storage::Disk& disk, block::Request request, std::function<void(bool ok)> then);
 
  private:
-  void abandon();
-
   Link& link_;
-  std::shared_ptr<std::vector<uint8_t>> buffer_ = std::make_shared<std::vector<uint8_t>>();
-  uint64_t generation_ = 0;
-  unsigned in_flight_ = 0;
-  std::condition_variable idle_;
+  storage::Requests requests_;
 };
 
 }  // namespace lodge::devices::ata

@@ -60,7 +60,6 @@ class PiixIde final : public pci::Function, public Controller {
 
   [[nodiscard]] Channel& channel(unsigned number) { return channels_[number]; }
 
-  [[nodiscard]] unsigned places() const override { return 2 * kChannels; }
   [[nodiscard]] Link& link(unsigned place) override { return channels_[place / 2]; }
   void attach(unsigned place, std::unique_ptr<Device> device) override { channels_[place / 2].attach(place % 2, std::move(device)); }
   void shut_down() override;

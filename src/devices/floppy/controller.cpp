@@ -108,7 +108,7 @@ void Controller::set_medium(unsigned number, storage::Disk* medium) {
     MutexLock lock(mutex_);
     put_medium(drives_[number], nullptr);
   }
-  wait_until_idle();
+  requests_.wait_until_idle(mutex_);
   MutexLock lock(mutex_);
   put_medium(drives_[number], medium);
 }
@@ -121,14 +121,9 @@ uint8_t Controller::drive_types() {
 void Controller::shut_down() {
   {
     MutexLock lock(mutex_);
-    ++generation_;
+    requests_.abandon();
   }
-  wait_until_idle();
-}
-
-void Controller::wait_until_idle() {
-  MutexLock lock(mutex_);
-  while (in_flight_ != 0) lock.wait(idle_);
+  requests_.wait_until_idle(mutex_);
 }
 
 // --- Registers
@@ -185,8 +180,7 @@ void Controller::write_output(uint8_t value) {
 
 // 4: what is in flight counts no more; the four drives' states are told by interrupts (5.2.5, polling).
 void Controller::reset() {
-  ++generation_;
-  if (in_flight_ != 0) buffer_ = std::make_shared<std::vector<uint8_t>>();
+  requests_.abandon();
   phase_ = Phase::Command;
   command_.clear();
   result_.clear();
@@ -222,8 +216,8 @@ void Controller::update_pin() {
 
 uint8_t Controller::read_fifo() {
   if (phase_ == Phase::Execution && fifo_at_ && transfer_.work == Work::Read) {
-    const uint8_t value = (*buffer_)[*fifo_at_];
-    if (++*fifo_at_ == buffer_->size()) fifo_done();
+    const uint8_t value = requests_.buffer()[*fifo_at_];
+    if (++*fifo_at_ == requests_.buffer().size()) fifo_done();
     update_pin();
     return value;
   }
@@ -241,8 +235,8 @@ uint8_t Controller::read_fifo() {
 void Controller::write_fifo(uint8_t value) {
   if (!(output_ & kNotReset)) return;
   if (phase_ == Phase::Execution && fifo_at_ && transfer_.work != Work::Read) {
-    (*buffer_)[(*fifo_at_)++] = value;
-    if (*fifo_at_ == buffer_->size()) fifo_done();
+    requests_.buffer()[(*fifo_at_)++] = value;
+    if (*fifo_at_ == requests_.buffer().size()) fifo_done();
     return;
   }
   if (phase_ != Phase::Command) return;
@@ -404,7 +398,7 @@ std::optional<uint64_t> Controller::sector_address() {
 void Controller::next_sector() {
   const auto address = drives_[transfer_.drive].medium ? sector_address() : std::nullopt;
   if (!address) return finish(kAbnormal, kNoData);
-  buffer_->assign(kSectorBytes, 0);
+  requests_.buffer().assign(kSectorBytes, 0);
   if (transfer_.work != Work::Write) {
     return submit(block::Operation::Read, *address, [this](bool ok) LODGE_REQUIRES(mutex_) {
       if (!ok) return finish(kAbnormal, kDataError, kDataError);
@@ -417,7 +411,7 @@ void Controller::next_sector() {
     return;
   }
   // A transfer that ends within a sector fills the rest of it with zeros (5.1.2).
-  const I8237::Moved moved = dma_.move(kDmaChannel, I8237::Direction::FromMemory, *buffer_);
+  const I8237::Moved moved = dma_.move(kDmaChannel, I8237::Direction::FromMemory, requests_.buffer());
   if (moved.bytes == 0) return finish(kAbnormal, kEquipmentCheck);  // overrun: nobody gave data
   transfer_.terminal_count = moved.terminal_count;
   store_sector();
@@ -439,7 +433,7 @@ void Controller::sector_read() {
     interrupt_ = true;
     return;
   }
-  const I8237::Moved moved = dma_.move(kDmaChannel, I8237::Direction::ToMemory, *buffer_);
+  const I8237::Moved moved = dma_.move(kDmaChannel, I8237::Direction::ToMemory, requests_.buffer());
   if (moved.bytes == 0) return finish(kAbnormal, kEquipmentCheck);
   transfer_.terminal_count = moved.terminal_count;
   move_on();
@@ -492,27 +486,27 @@ void Controller::begin_format() {
   if (number >= kDrives || !readable(drives_[number])) return finish(kAbnormal, kMissingMark);
   transfer_.cylinder = drives_[number].cylinder;
   if (drives_[number].medium->options().read_only) return finish(kAbnormal, kNotWritable);
-  buffer_->clear();
+  requests_.buffer().clear();
   format_sector();
 }
 
 void Controller::format_sector() {
   constexpr size_t kIdBytes = 4, kIdSector = 2;
   // Whole IDs that the host has given are written; then the next one is asked for.
-  if (buffer_->size() == kIdBytes) {
-    transfer_.sector = (*buffer_)[kIdSector];
-    buffer_->assign(kSectorBytes, transfer_.fill);
+  if (requests_.buffer().size() == kIdBytes) {
+    transfer_.sector = requests_.buffer()[kIdSector];
+    requests_.buffer().assign(kSectorBytes, transfer_.fill);
     --transfer_.left;
     return store_sector();
   }
   if (transfer_.left == 0) return finish(0);
-  buffer_->assign(kIdBytes, 0);
+  requests_.buffer().assign(kIdBytes, 0);
   if (specified_[1] & kNoDma) {
     fifo_at_ = 0;
     interrupt_ = true;
     return;
   }
-  const I8237::Moved moved = dma_.move(kDmaChannel, I8237::Direction::FromMemory, *buffer_);
+  const I8237::Moved moved = dma_.move(kDmaChannel, I8237::Direction::FromMemory, requests_.buffer());
   if (moved.bytes < kIdBytes) return finish(kAbnormal, kEquipmentCheck);
   format_sector();
 }
@@ -526,16 +520,13 @@ void Controller::finish(uint8_t status0, uint8_t status1, uint8_t status2) {
 }
 
 void Controller::submit(block::Operation operation, uint64_t sector, std::function<void(bool ok)> then) {
-  ++in_flight_;
-  block::Request request(operation, sector * kSectorBytes, block::Buffers(buffer_->data(), buffer_->size()));
-  drives_[transfer_.drive].medium->submit(std::move(request),
-                                          [this, generation = generation_, held = buffer_, then = std::move(then)](bool ok) mutable {
-                                            MutexLock lock(mutex_);
-                                            if (generation == generation_) then(ok);
-                                            update_pin();
-                                            held.reset();
-                                            if (--in_flight_ == 0) idle_.notify_all();
-                                          });
+  std::vector<uint8_t>& buffer = requests_.buffer();
+  block::Request request(operation, sector * kSectorBytes, block::Buffers(buffer.data(), buffer.size()));
+  requests_.submit(mutex_, *drives_[transfer_.drive].medium, std::move(request),
+                   [this, then = std::move(then)](bool ok) LODGE_REQUIRES(mutex_) {
+                     then(ok);
+                     update_pin();
+                   });
 }
 
 }  // namespace lodge::devices::floppy

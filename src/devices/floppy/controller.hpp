@@ -9,10 +9,8 @@
 #pragma once
 
 #include <array>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -22,7 +20,7 @@
 #include "devices/floppy/format.hpp"
 #include "devices/irq_pin.hpp"
 #include "devices/isa_dma/i8237.hpp"
-#include "devices/storage/disk.hpp"
+#include "devices/storage/requests.hpp"
 
 namespace lodge::devices::floppy {
 
@@ -120,7 +118,6 @@ class Controller {
   [[nodiscard]] std::optional<uint64_t> sector_address() LODGE_REQUIRES(mutex_);
   void submit(block::Operation operation, uint64_t sector, std::function<void(bool ok)> then) LODGE_REQUIRES(mutex_);
   void put_medium(Drive& drive, storage::Disk* medium) LODGE_REQUIRES(mutex_);
-  void wait_until_idle() LODGE_EXCLUDES(mutex_);
   void update_pin() LODGE_REQUIRES(mutex_);
 
   IrqPin irq_;
@@ -142,11 +139,8 @@ class Controller {
   uint8_t seeking_ LODGE_GUARDED_BY(mutex_) = 0;            // drives
   bool interrupt_ LODGE_GUARDED_BY(mutex_) = false, level_ LODGE_GUARDED_BY(mutex_) = false;
   Transfer transfer_ LODGE_GUARDED_BY(mutex_);
-  std::shared_ptr<std::vector<uint8_t>> buffer_ LODGE_GUARDED_BY(mutex_) = std::make_shared<std::vector<uint8_t>>();
+  storage::Requests requests_;                              // under the mutex
   std::optional<size_t> fifo_at_ LODGE_GUARDED_BY(mutex_);  // of the buffer's bytes, while they go through the FIFO
-  uint64_t generation_ LODGE_GUARDED_BY(mutex_) = 0;
-  unsigned in_flight_ LODGE_GUARDED_BY(mutex_) = 0;
-  std::condition_variable idle_;
 };
 
 }  // namespace lodge::devices::floppy
