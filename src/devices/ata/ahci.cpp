@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "devices/chipset/identities.hpp"
+#include "devices/pci/dwords.hpp"
 
 namespace lodge::devices::ata {
 
@@ -107,33 +108,25 @@ void Ahci::write_register(uint32_t offset, uint32_t value) {
   }
 }
 
+// By memory, or by the index and data ports.
 uint64_t Ahci::bar_read(unsigned index, uint64_t offset, unsigned size) {
   MutexLock lock(mutex_);
-  uint32_t value = 0;
-  if (index == kMemoryBar) {
-    // Registers are read as dwords; a qword is two of them.
-    value = read_register(static_cast<uint32_t>(offset & ~uint64_t{3}));
-    if (size == 8) return value | uint64_t{read_register(static_cast<uint32_t>((offset & ~uint64_t{3}) + 4))} << 32;
-  } else if ((offset & ~uint64_t{3}) == kIndexPort) {
-    value = index_;
-  } else if ((offset & ~uint64_t{3}) == kDataPort) {
-    value = read_register(index_);
-  }
-  return value >> (8 * (offset & 3));
+  return pci::read_dwords(offset, size, [&](uint64_t at) -> uint32_t {
+    if (index == kMemoryBar) return read_register(static_cast<uint32_t>(at));
+    return at == kIndexPort ? index_ : at == kDataPort ? read_register(index_) : 0;
+  });
 }
 
-// A write of less than a dword is none that the chip understands (3: "Host software must not ...").
 void Ahci::bar_write(unsigned index, uint64_t offset, unsigned size, uint64_t value) {
-  if ((offset & 3) != 0 || size < 4) return;
   MutexLock lock(mutex_);
-  if (index == kMemoryBar) {
-    write_register(static_cast<uint32_t>(offset), static_cast<uint32_t>(value));
-    if (size == 8) write_register(static_cast<uint32_t>(offset) + 4, static_cast<uint32_t>(value >> 32));
-  } else if (offset == kIndexPort) {
-    index_ = static_cast<uint32_t>(value) & (kMemoryBytes - 4);
-  } else if (offset == kDataPort) {
-    write_register(index_, static_cast<uint32_t>(value));
-  }
+  pci::write_dwords(offset, size, value, [&](uint64_t at, uint32_t dword) {
+    if (index == kMemoryBar)
+      write_register(static_cast<uint32_t>(at), dword);
+    else if (at == kIndexPort)
+      index_ = dword & (kMemoryBytes - 4);
+    else if (at == kDataPort)
+      write_register(index_, dword);
+  });
 }
 
 // --- Interrupts

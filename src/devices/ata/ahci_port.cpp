@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "devices/pci/dwords.hpp"
+
 namespace lodge::devices::ata {
 
 namespace {
@@ -77,10 +79,7 @@ constexpr uint32_t kRegionLength = 0x3fffff;
 // Commands that are the link's business.
 constexpr uint8_t kReadQueued = 0x60, kWriteQueued = 0x61, kExecuteDiagnostic = 0x90, kDeviceReset = 0x08;
 
-uint32_t low_half(uint64_t value) { return static_cast<uint32_t>(value); }
-uint64_t with_half(uint64_t value, uint32_t half, bool high) {
-  return high ? (value & 0xffffffff) | uint64_t{half} << 32 : (value & ~uint64_t{0xffffffff}) | half;
-}
+using pci::high, pci::low, pci::with_high, pci::with_low;
 
 }  // namespace
 
@@ -106,10 +105,10 @@ uint32_t AhciPort::command_register() const {
 
 uint32_t AhciPort::read(unsigned offset) const {
   switch (offset) {
-    case kListBase: return low_half(list_);
-    case kListBaseHigh: return low_half(list_ >> 32);
-    case kReceivedBase: return low_half(received_);
-    case kReceivedBaseHigh: return low_half(received_ >> 32);
+    case kListBase: return low(list_);
+    case kListBaseHigh: return high(list_);
+    case kReceivedBase: return low(received_);
+    case kReceivedBaseHigh: return high(received_);
     case kInterruptStatus: return interrupt_status();
     case kInterruptEnable: return interrupt_enable_;
     case kCommand: return command_register();
@@ -130,10 +129,10 @@ uint32_t AhciPort::read(unsigned offset) const {
 
 void AhciPort::write(unsigned offset, uint32_t value) {
   switch (offset) {
-    case kListBase:
-    case kListBaseHigh: list_ = with_half(list_, value, offset == kListBaseHigh) & kListMask; break;
-    case kReceivedBase:
-    case kReceivedBaseHigh: received_ = with_half(received_, value, offset == kReceivedBaseHigh) & kReceivedMask; break;
+    case kListBase: list_ = with_low(list_, value) & kListMask; break;
+    case kListBaseHigh: list_ = with_high(list_, value); break;
+    case kReceivedBase: received_ = with_low(received_, value) & kReceivedMask; break;
+    case kReceivedBaseHigh: received_ = with_high(received_, value); break;
     case kInterruptStatus: interrupt_status_ &= ~(value & kClearable); break;
     case kInterruptEnable: interrupt_enable_ = value & kInterrupts; break;
     case kCommand: write_command(value); break;

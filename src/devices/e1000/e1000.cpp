@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "devices/pci/dwords.hpp"
+
 namespace lodge::devices::e1000 {
 
 namespace {
@@ -106,10 +108,6 @@ uint16_t tag_of(std::span<const std::byte> frame, size_t at) {
   return static_cast<uint16_t>(std::to_integer<unsigned>(frame[at]) << 8 | std::to_integer<unsigned>(frame[at + 1]));
 }
 
-uint64_t with_half(uint64_t value, uint32_t half, bool high) {
-  return high ? (value & 0xffffffff) | uint64_t{half} << 32 : (value & ~uint64_t{0xffffffff}) | (half & ~0xfu);
-}
-
 }  // namespace
 
 E1000::E1000(memory::GuestMemory& memory, Worker& worker, net::Backend& backend, const net::MacAddress& mac, bool link,
@@ -156,33 +154,25 @@ void E1000::bus_master_changed(bool allowed) {
 
 // --- Registers
 
+// By memory, or by the address and data ports; registers are written as dwords (13.1).
 uint64_t E1000::bar_read(unsigned index, uint64_t offset, unsigned size) {
   MutexLock lock(mutex_);
-  const auto at = static_cast<uint32_t>(offset & ~uint64_t{3});
-  uint32_t value = 0;
-  if (index == kMemoryBar)
-    value = read_register(at);
-  else if (at == kIoAddress)
-    value = port_address_;
-  else if (at == kIoData)
-    value = read_register(port_address_);
-  if (index == kMemoryBar && size == 8) return value | uint64_t{read_register(at + 4)} << 32;
-  return value >> (8 * (offset & 3));
+  return pci::read_dwords(offset, size, [&](uint64_t at) LODGE_REQUIRES(mutex_) -> uint32_t {
+    if (index == kMemoryBar) return read_register(static_cast<uint32_t>(at));
+    return at == kIoAddress ? port_address_ : at == kIoData ? read_register(port_address_) : 0;
+  });
 }
 
-// Registers are written as dwords (13.1).
 void E1000::bar_write(unsigned index, uint64_t offset, unsigned size, uint64_t value) {
-  if ((offset & 3) != 0 || size < 4) return;
   MutexLock lock(mutex_);
-  const auto low = static_cast<uint32_t>(value);
-  if (index == kMemoryBar) {
-    write_register(static_cast<uint32_t>(offset), low);
-    if (size == 8) write_register(static_cast<uint32_t>(offset) + 4, static_cast<uint32_t>(value >> 32));
-  } else if (offset == kIoAddress) {
-    port_address_ = low & (kMemoryBytes - 4);
-  } else if (offset == kIoData) {
-    write_register(port_address_, low);
-  }
+  pci::write_dwords(offset, size, value, [&](uint64_t at, uint32_t dword) LODGE_REQUIRES(mutex_) {
+    if (index == kMemoryBar)
+      write_register(static_cast<uint32_t>(at), dword);
+    else if (at == kIoAddress)
+      port_address_ = dword & (kMemoryBytes - 4);
+    else if (at == kIoData)
+      write_register(port_address_, dword);
+  });
 }
 
 uint32_t* E1000::plain_register(uint32_t offset) {
@@ -214,13 +204,13 @@ uint32_t E1000::read_register(uint32_t offset) {
     case kMaskSet: return mask_;
     case kReceiveControl: return receive_control_;
     case kTransmitControl: return transmit_control_;
-    case kReceiveBase: return static_cast<uint32_t>(receive_ring_.base);
-    case kReceiveBaseHigh: return static_cast<uint32_t>(receive_ring_.base >> 32);
+    case kReceiveBase: return pci::low(receive_ring_.base);
+    case kReceiveBaseHigh: return pci::high(receive_ring_.base);
     case kReceiveLength: return receive_ring_.length;
     case kReceiveHead: return receive_ring_.head;
     case kReceiveTail: return receive_ring_.tail;
-    case kTransmitBase: return static_cast<uint32_t>(transmit_ring_.base);
-    case kTransmitBaseHigh: return static_cast<uint32_t>(transmit_ring_.base >> 32);
+    case kTransmitBase: return pci::low(transmit_ring_.base);
+    case kTransmitBaseHigh: return pci::high(transmit_ring_.base);
     case kTransmitLength: return transmit_ring_.length;
     case kTransmitHead: return transmit_ring_.head;
     case kTransmitTail: return transmit_ring_.tail;
@@ -229,7 +219,7 @@ uint32_t E1000::read_register(uint32_t offset) {
 }
 
 void E1000::write_register(uint32_t offset, uint32_t value) {
-  constexpr uint32_t kLengthBits = 0xfff80, kIndexBits = 0xffff;
+  constexpr uint32_t kLengthBits = 0xfff80, kIndexBits = 0xffff, kBaseBits = ~0xfu;
   if (uint32_t* const plain = plain_register(offset)) {
     *plain = value;
     return;
@@ -269,12 +259,12 @@ void E1000::write_register(uint32_t offset, uint32_t value) {
       (offset == kReceiveTail ? receive_ring_.tail : receive_control_) = offset == kReceiveTail ? value & kIndexBits : value;
       if (std::exchange(starved_, false)) worker_.post([this] { backend_.room(0); });
       break;
-    case kReceiveBase:
-    case kReceiveBaseHigh: receive_ring_.base = with_half(receive_ring_.base, value, offset == kReceiveBaseHigh); break;
+    case kReceiveBase: receive_ring_.base = pci::with_low(receive_ring_.base, value & kBaseBits); break;
+    case kReceiveBaseHigh: receive_ring_.base = pci::with_high(receive_ring_.base, value); break;
     case kReceiveLength: receive_ring_.length = value & kLengthBits; break;
     case kReceiveHead: receive_ring_.head = value & kIndexBits; break;
-    case kTransmitBase:
-    case kTransmitBaseHigh: transmit_ring_.base = with_half(transmit_ring_.base, value, offset == kTransmitBaseHigh); break;
+    case kTransmitBase: transmit_ring_.base = pci::with_low(transmit_ring_.base, value & kBaseBits); break;
+    case kTransmitBaseHigh: transmit_ring_.base = pci::with_high(transmit_ring_.base, value); break;
     case kTransmitLength: transmit_ring_.length = value & kLengthBits; break;
     case kTransmitHead: transmit_ring_.head = value & kIndexBits; break;
     case kTransmitControl:
@@ -361,15 +351,11 @@ void E1000::transmit() {
     scheduled_ = false;
     left = transmit_ring_.entries();
   }
-  for (; left != 0 && flush(); --left) {
-    Frames frames;
-    {
-      MutexLock lock(mutex_);
-      if (!take_packet(frames)) return;
-    }
-    for (auto& frame : frames) outgoing_.push_back(std::move(frame));
+  for (; left != 0; --left) {
+    if (!flush()) return;
+    MutexLock lock(mutex_);
+    if (!take_packet()) return;
   }
-  if (left != 0) return;
   static_cast<void>(flush());
 }
 
@@ -387,7 +373,7 @@ bool E1000::flush() {
 void E1000::sendable(unsigned) { transmit(); }
 
 // The descriptors of a packet; false: there is none, or only a part of one.
-bool E1000::take_packet(Frames& frames) {
+bool E1000::take_packet() {
   if (!(transmit_control_ & kTransmitEnable) || !bus_master()) return false;
   uint32_t causes = 0;
   bool whole = false;
@@ -401,7 +387,7 @@ bool E1000::take_packet(Frames& frames) {
     else
       take_descriptor(descriptor);
     if (!is_context && (descriptor.rest & kCommandEnd)) {
-      finish_packet(frames);
+      finish_packet();
       whole = true;
     }
     if (descriptor.rest & kCommandReport) {
@@ -463,7 +449,7 @@ void E1000::take_data(uint64_t address, uint32_t bytes) {
   static_cast<void>(memory_.read(address, std::span(packet_.bytes).subspan(at)));
 }
 
-void E1000::finish_packet(Frames& frames) {
+void E1000::finish_packet() {
   Packet packet = std::exchange(packet_, {});
   const auto send = [&](std::vector<std::byte> frame) LODGE_REQUIRES(mutex_) {
     if (packet.tagged && (control_ & kControlVlan) && frame.size() >= kTagAt) {
@@ -475,7 +461,7 @@ void E1000::finish_packet(Frames& frames) {
     }
     ++counters_.sent;
     counters_.sent_bytes += frame.size() + kSequenceBytes;
-    frames.push_back(std::move(frame));
+    outgoing_.push_back(std::move(frame));
   };
   if (packet.too_long || packet.bytes.empty()) return;
   if (packet.segmented) return for_each_segment(context_, packet.bytes, packet.ip_checksum, packet.payload_checksum, send);

@@ -68,7 +68,6 @@ class E1000 final : public pci::Function, private net::Receiver {
     bool begun = false, segmented = false, ip_checksum = false, payload_checksum = false, tagged = false, too_long = false;
     uint16_t tag = 0;
   };
-  using Frames = std::vector<std::vector<std::byte>>;
 
   // --- Receiver
   [[nodiscard]] bool receive(unsigned pair, const net::Header& header, std::span<const std::byte> frame) override LODGE_EXCLUDES(mutex_);
@@ -87,11 +86,11 @@ class E1000 final : public pci::Function, private net::Receiver {
 
   void transmit() LODGE_EXCLUDES(mutex_);
   [[nodiscard]] bool flush() LODGE_EXCLUDES(mutex_);
-  [[nodiscard]] bool take_packet(Frames& frames) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] bool take_packet() LODGE_REQUIRES(mutex_);
   void take_descriptor(const Descriptor& descriptor) LODGE_REQUIRES(mutex_);
   void take_context(const Descriptor& descriptor) LODGE_REQUIRES(mutex_);
   void take_data(uint64_t address, uint32_t bytes) LODGE_REQUIRES(mutex_);
-  void finish_packet(Frames& frames) LODGE_REQUIRES(mutex_);
+  void finish_packet() LODGE_REQUIRES(mutex_);
 
   [[nodiscard]] bool wanted(std::span<const std::byte> frame) LODGE_REQUIRES(mutex_);
   [[nodiscard]] uint32_t buffer_bytes() const LODGE_REQUIRES(mutex_);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "devices/pci/dwords.hpp"
+
 namespace lodge::devices::usb {
 
 namespace {
@@ -71,10 +73,7 @@ constexpr unsigned kMostAtOnce = 4096;  // TRBs: a ring that leads into itself e
 constexpr size_t kMostEvents = 256, kMostControlBytes = 4096;
 constexpr uint32_t kLargestSegment = 4096;
 
-constexpr uint32_t low(uint64_t value) { return static_cast<uint32_t>(value); }
-constexpr uint32_t high(uint64_t value) { return static_cast<uint32_t>(value >> 32); }
-constexpr uint64_t with_low(uint64_t value, uint32_t part) { return (value & ~uint64_t{0xffffffff}) | part; }
-constexpr uint64_t with_high(uint64_t value, uint32_t part) { return low(value) | uint64_t{part} << 32; }
+using pci::high, pci::low, pci::with_high, pci::with_low;
 
 }  // namespace
 
@@ -141,15 +140,13 @@ void Xhci::store_context(uint64_t context, unsigned index, unsigned dword, uint3
 
 uint64_t Xhci::bar_read(unsigned, uint64_t offset, unsigned size) {
   MutexLock lock(mutex_);
-  if (size == 8) return read_register(offset) | uint64_t{read_register(offset + 4)} << 32;
-  return read_register(offset & ~uint64_t{3}) >> (8 * (offset & 3));
+  return pci::read_dwords(offset, size, [this](uint64_t at) LODGE_REQUIRES(mutex_) { return read_register(at); });
 }
 
+// 5: registers are written as dwords.
 void Xhci::bar_write(unsigned, uint64_t offset, unsigned size, uint64_t value) {
   MutexLock lock(mutex_);
-  if (size < 4 || offset % 4 != 0) return;  // 5: registers are written as dwords
-  write_register(offset, low(value));
-  if (size == 8) write_register(offset + 4, high(value));
+  pci::write_dwords(offset, size, value, [this](uint64_t at, uint32_t dword) LODGE_REQUIRES(mutex_) { write_register(at, dword); });
 }
 
 uint32_t Xhci::read_register(uint64_t offset) {

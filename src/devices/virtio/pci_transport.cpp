@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/eventfd.hpp"
+#include "devices/pci/dwords.hpp"
 
 namespace lodge::devices::virtio {
 
@@ -266,9 +267,7 @@ void PciTransport::write_common_field(unsigned field, uint32_t value) {
   if (field == kDeviceStatus) return write_status(static_cast<uint8_t>(value));
   if (resetting_) return;
   QueueState* queue = selected();
-  const auto set_half = [value](uint64_t& word, bool high) {
-    word = high ? (word & 0xffffffff) | uint64_t{value} << 32 : (word >> 32 << 32) | value;
-  };
+  const auto set_half = [value](uint64_t& word, bool high) { word = high ? pci::with_high(word, value) : pci::with_low(word, value); };
   switch (field) {
     case kDeviceFeatureSelect: device_feature_select_ = value; return;
     case kDriverFeatureSelect: driver_feature_select_ = value; return;
