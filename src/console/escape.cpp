@@ -1,5 +1,7 @@
 #include "console/escape.hpp"
 
+#include <fmt/format.h>
+
 namespace lodge::console {
 
 namespace {
@@ -28,6 +30,10 @@ EscapeFilter::Outcome EscapeFilter::feed(std::span<const uint8_t> typed) {
     }
   }
   return outcome;
+}
+
+std::string EscapeFilter::help(std::string_view quit) {
+  return fmt::format("\r\nCtrl-A x       {}\r\nCtrl-A h       this help\r\nCtrl-A Ctrl-A  type Ctrl-A\r\n", quit);
 }
 
 }  // namespace lodge::console

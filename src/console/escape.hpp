@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -17,7 +18,8 @@ class EscapeFilter {
   };
   [[nodiscard]] Outcome feed(std::span<const uint8_t> typed);
 
-  static constexpr std::string_view kHelp = "\r\nCtrl-A x       quit\r\nCtrl-A h       this help\r\nCtrl-A Ctrl-A  type Ctrl-A\r\n";
+  // What the keys do; `quit`: what Ctrl-A x is here.
+  [[nodiscard]] static std::string help(std::string_view quit);
 
  private:
   bool escaped_ = false;

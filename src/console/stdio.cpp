@@ -65,8 +65,8 @@ class Stdio final : public Backend {
     const size_t taken = std::min(outcome.input.size(), sink_.space ? sink_.space() : 0);
     if (taken > 0) sink_.receive(std::span(outcome.input).first(taken));
     if (outcome.command == EscapeFilter::Command::Help) {
-      const auto* text = reinterpret_cast<const uint8_t*>(EscapeFilter::kHelp.data());
-      write({text, EscapeFilter::kHelp.size()});
+      const std::string text = EscapeFilter::help("quit");
+      write({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
     }
     if (outcome.command == EscapeFilter::Command::Quit) quit_();
   }

@@ -75,7 +75,7 @@ Machine::~Machine() {
 }
 
 // The firmware's file at the end of 4 GiB, and what it wants to know.
-Result<> Machine::load_firmware() {
+Result<> Machine::load_firmware(std::span<const kvm_cpuid_entry2> supported) {
   memory_ = TRY(memory::GuestMemory::create(map_.backing_with_firmware()));
   const std::vector<uint8_t>& bytes = parts_.firmware->bytes();
   const uint64_t base = kAbove4G - bytes.size();
@@ -84,8 +84,7 @@ Result<> Machine::load_firmware() {
   fw_cfg_ = std::make_unique<devices::FwCfg>(*memory_);
   if (!parts_.handed_kernel.empty())
     hand_over_kernel(*fw_cfg_, {.image = parts_.handed_kernel, .initrd = parts_.initrd, .command_line = parts_.config.append});
-  const std::vector<kvm_cpuid_entry2> processor = TRY(parts_.system.get_supported_cpuid());
-  TRY(offer_smbios(*fw_cfg_, parts_.config, map_, processor_signature(processor)));
+  TRY(offer_smbios(*fw_cfg_, parts_.config, map_, processor_signature(supported)));
   return describe_machine(*fw_cfg_, map_, parts_.config);
 }
 
@@ -116,8 +115,8 @@ void Machine::show_variables(bool shown) {
   if (!done) log::error("UEFI variables: {}", done.error().message);
 }
 
-Result<> Machine::load_memory() {
-  if (parts_.config.kind() != Kind::Direct) return load_firmware();
+Result<> Machine::load_memory(std::span<const kvm_cpuid_entry2> supported) {
+  if (parts_.config.kind() != Kind::Direct) return load_firmware(supported);
   memory_ = TRY(memory::GuestMemory::create(map_.backing()));
   TRY(place_bios_data(*memory_));
   const uint64_t rsdp = TRY(acpi::place_tables(*memory_, parts_.config.vcpus));
@@ -149,8 +148,7 @@ Result<> Machine::create_slots() {
   return parts_.config.kind() == Kind::Direct ? Result<>() : start_firmware();
 }
 
-Result<> Machine::create_processors() {
-  const std::vector<kvm_cpuid_entry2> supported = TRY(parts_.system.get_supported_cpuid());
+Result<> Machine::create_processors(const std::vector<kvm_cpuid_entry2>& supported) {
   const uint32_t bits = parts_.config.kind() == Kind::Direct ? 64 : physical_bits(map_);
   for (uint32_t i = 0; i < parts_.config.vcpus; ++i) {
     auto processor = std::make_unique<Processor>();
@@ -164,14 +162,15 @@ Result<> Machine::create_processors() {
 }
 
 Result<> Machine::build() {
-  TRY(load_memory());
+  const std::vector<kvm_cpuid_entry2> supported = TRY(parts_.system.get_supported_cpuid());
+  TRY(load_memory(supported));
   vm_ = TRY(parts_.system.create_vm());
   TRY(create_slots());
   TRY(vm_->create_irqchip());
   TRY(vm_->create_pit2({.flags = KVM_PIT_SPEAKER_DUMMY}));
   const auto routing = pc_gsi_routing();
   TRY(vm_->set_gsi_routing(routing));
-  TRY(create_processors());
+  TRY(create_processors(supported));
   if (parts_.config.virtual_clock)
     clock_ = std::make_unique<EngineClock>(*vm_);
   else

@@ -105,14 +105,14 @@ class Machine {
   };
   explicit Machine(const Parts& parts);
   [[nodiscard]] Result<> build();
-  [[nodiscard]] Result<> load_memory();
-  [[nodiscard]] Result<> load_firmware();
+  [[nodiscard]] Result<> load_memory(std::span<const kvm_cpuid_entry2> supported);
+  [[nodiscard]] Result<> load_firmware(std::span<const kvm_cpuid_entry2> supported);
   [[nodiscard]] Result<> start_firmware();
   [[nodiscard]] Result<> attach_firmware();
   void show_variables(bool shown);
   [[nodiscard]] uint64_t variables_base() const;
   [[nodiscard]] Result<> create_slots();
-  [[nodiscard]] Result<> create_processors();
+  [[nodiscard]] Result<> create_processors(const std::vector<kvm_cpuid_entry2>& supported);
   [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> create_graphics();
   [[nodiscard]] Result<> plug_nic(const Nic& nic, unsigned number);

@@ -1,7 +1,5 @@
 #include "machine/nic.hpp"
 
-#include <utility>
-
 #include "base/log.hpp"
 
 namespace lodge::machine {
@@ -35,7 +33,7 @@ Nic::E1000::E1000(const Nic& nic, memory::GuestMemory& memory, std::span<const u
 }
 
 void Nic::E1000::shut_down() {
-  if (std::exchange(plugged_, false)) thread_.call([this] { chip_.stop(); });
+  thread_.call([this] { chip_.stop(); });
 }
 
 }  // namespace lodge::machine

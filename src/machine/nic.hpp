@@ -41,7 +41,7 @@ class Nic {
   [[nodiscard]] const NicConfig& config() const { return config_; }
   // The card of a machine, by its model.
   [[nodiscard]] std::unique_ptr<devices::virtio::Device> make_virtio() const;
-  // It is plugged into the network until it goes.
+  // It is plugged into the network until shut_down().
   class E1000;
   [[nodiscard]] std::unique_ptr<E1000> make_e1000(memory::GuestMemory& memory, std::span<const uint8_t> rom) const;
 
@@ -58,7 +58,6 @@ class Nic {
 class Nic::E1000 {
  public:
   E1000(const Nic& nic, memory::GuestMemory& memory, std::span<const uint8_t> rom);
-  ~E1000() { shut_down(); }
   E1000(const E1000&) = delete;
   E1000& operator=(const E1000&) = delete;
 
@@ -68,7 +67,6 @@ class Nic::E1000 {
  private:
   devices::LoopThread& thread_;
   devices::e1000::E1000 chip_;
-  bool plugged_ = true;
 };
 
 }  // namespace lodge::machine

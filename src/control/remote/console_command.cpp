@@ -21,9 +21,6 @@ namespace {
 
 using console::EscapeFilter;
 
-constexpr std::string_view kHelp =
-    "\r\nCtrl-A x       leave the console; the machine goes on\r\nCtrl-A h       this help\r\nCtrl-A Ctrl-A  type Ctrl-A\r\n";
-
 std::span<const uint8_t> bytes_of(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
 class Session {
@@ -55,7 +52,7 @@ class Session {
   bool type(std::span<const uint8_t> typed) {
     if (!terminal_) return in_.write_all(machine_.get(), typed);
     const EscapeFilter::Outcome outcome = keys_.feed(typed);
-    if (outcome.command == EscapeFilter::Command::Help) show(bytes_of(kHelp));
+    if (outcome.command == EscapeFilter::Command::Help) show(bytes_of(EscapeFilter::help("leave the console; the machine goes on")));
     return in_.write_all(machine_.get(), outcome.input) && outcome.command != EscapeFilter::Command::Quit;
   }
 

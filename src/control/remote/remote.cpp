@@ -216,7 +216,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"pause", "NAME", "let a machine stand still", 1, 1, &plain<kPause>},
     {"resume", "NAME", "let it go on", 1, 1, &plain<kResume>},
     {"eject", "NAME [DRIVE] [--force]", "take the CD or floppy disk out of the drive, cd0 unless named", 1, 3, &eject},
-    {"insert", "NAME FILE [DRIVE] [--force]", "put a CD in", 2, 4, &insert},
+    {"insert", "NAME FILE [DRIVE] [--force]", "put a CD or floppy disk in", 2, 4, &insert},
     {"screenshot", "NAME FILE.png", "save a picture of the screen", 2, 2, &screenshot},
     {"key", "NAME KEYS...", "press keys: ctrl-alt-delete, f2, ret", 2, 1000, &key},
     {"type", "NAME TEXT [LAYOUT]", "type text on a keyboard of layout us, de or fr", 2, 3, &type},

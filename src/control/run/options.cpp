@@ -27,6 +27,13 @@ Result<> set_text(std::string& field, std::string_view value) {
   return {};
 }
 
+Result<> add_removable(Config& config, machine::Media media, std::string_view value) {
+  machine::DriveConfig drive = plain_drive(value == "none" ? "" : value);
+  drive.media = media;
+  config.drives.push_back(std::move(drive));
+  return {};
+}
+
 constexpr auto
     kOptions =
         std::
@@ -59,19 +66,9 @@ constexpr auto
                        return {};
                      }},
                     {"--cdrom", "", "FILE|none", "a CD or DVD: an ISO image; none: a drive without one", false,
-                     [](Config& config, std::string_view value) -> Result<> {
-                       machine::DriveConfig drive = plain_drive(value == "none" ? "" : value);
-                       drive.media = machine::Media::Optical;
-                       config.drives.push_back(std::move(drive));
-                       return {};
-                     }},
+                     [](Config& config, std::string_view value) { return add_removable(config, machine::Media::Optical, value); }},
                     {"--floppy", "", "FILE|none", "a floppy disk, by its size from 160 to 2880 KiB; none: a drive without one", false,
-                     [](Config& config, std::string_view value) -> Result<> {
-                       machine::DriveConfig drive = plain_drive(value == "none" ? "" : value);
-                       drive.media = machine::Media::Floppy;
-                       config.drives.push_back(std::move(drive));
-                       return {};
-                     }},
+                     [](Config& config, std::string_view value) { return add_removable(config, machine::Media::Floppy, value); }},
                     {"--snapshot", "", "", "no disk is changed: what is written to any goes with the machine", false,
                      [](Config& config, std::string_view) -> Result<> {
                        config.snapshot = true;
