@@ -185,11 +185,15 @@ def basic_image(busybox="/bin/busybox", modules=None, script=None, pc=False):
     return archive
 
 
-def flavour_image(folder, script=None, pc=False):
-    """The image for the kernel in build/guests/FLAVOUR (see tools/guest-kernels.sh)."""
+def flavour_image(folder, script=None, pc=False, unloaded=()):
+    """The image for the kernel in build/guests/FLAVOUR (see tools/guest-kernels.sh). unloaded: modules that are there as /NAME.ko, for
+    whoever wants them."""
     own_busybox = os.path.join(folder, "busybox")
     busybox = own_busybox if os.path.exists(own_busybox) else "/bin/busybox"
-    return basic_image(busybox, os.path.join(folder, "modules"), script, pc)
+    archive = basic_image(busybox, os.path.join(folder, "modules"), script, pc)
+    for name in unloaded:
+        archive.host_file(os.path.join(folder, f"modules/{name}.ko"), f"{name}.ko")
+    return archive
 
 
 def main():

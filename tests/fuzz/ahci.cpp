@@ -5,7 +5,6 @@
 #include <array>
 #include <memory>
 
-#include "base/log.hpp"
 #include "devices/ata/hard_disk.hpp"
 #include "devices/ata/optical_drive.hpp"
 #include "disks.hpp"
@@ -104,11 +103,5 @@ class Controller {
 }  // namespace lodge::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lodge;
-  log::set_level(log::Level::Error);
-  fuzz::Input input({data, size});
-  const bool read_only = input.take<uint8_t>() & 1;
-  fuzz::Controller controller(input, read_only);
-  for (unsigned steps = 0; !input.empty() && steps < 200; ++steps) controller.step(input);
-  return 0;
+  return lodge::fuzz::drive_controller<lodge::fuzz::Controller>({data, size});
 }

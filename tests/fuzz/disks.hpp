@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "base/log.hpp"
 #include "block/memory_node.hpp"
 #include "devices/storage/disk.hpp"
 #include "input.hpp"
@@ -64,5 +65,16 @@ class Disks {
   std::array<std::unique_ptr<block::Node>, kCount> nodes_;
   std::array<std::unique_ptr<devices::storage::Disk>, kCount> disks_;
 };
+
+// A controller of disks, made of the input and whether they can only be read, and driven by it.
+template <typename Controller>
+int drive_controller(std::span<const uint8_t> data) {
+  log::set_level(log::Level::Error);
+  Input input(data);
+  const bool read_only = input.take<uint8_t>() & 1;
+  Controller controller(input, read_only);
+  drive(controller, input, 200);
+  return 0;
+}
 
 }  // namespace lodge::fuzz

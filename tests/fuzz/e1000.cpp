@@ -6,6 +6,7 @@
 
 #include "guest_memory.hpp"
 #include "input.hpp"
+#include "wire.hpp"
 
 namespace lodge::fuzz {
 namespace {
@@ -28,21 +29,6 @@ struct Queue final : Worker {
     waiting.clear();
   }
   std::vector<std::function<void()>> waiting;
-};
-
-struct Wire final : net::Backend {
-  [[nodiscard]] net::Offloads takes() const override { return {}; }
-  void connect(net::Receiver* to, const net::Offloads&) override { card = to; }
-  void change_offloads(const net::Offloads&) override {}
-  void room(unsigned) override {}
-  [[nodiscard]] bool send(unsigned, const net::Header&, std::span<const iovec> frame) override {
-    for (const iovec& piece : frame)
-      for (size_t i = 0; i < piece.iov_len; ++i) sum += static_cast<const uint8_t*>(piece.iov_base)[i];
-    return !full;
-  }
-  net::Receiver* card = nullptr;
-  bool full = false;
-  uint64_t sum = 0;
 };
 
 class Card {
@@ -126,6 +112,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lodge;
   fuzz::Input input({data, size});
   fuzz::Card card;
-  for (unsigned steps = 0; !input.empty() && steps < 300; ++steps) card.step(input);
+  fuzz::drive(card, input, 300);
   return 0;
 }

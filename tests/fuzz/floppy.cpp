@@ -2,7 +2,6 @@
 // resets and other disks in the middle of it all. No access beyond memory or image, no write that never ends, no endless work.
 #include <memory>
 
-#include "base/log.hpp"
 #include "devices/floppy/controller.hpp"
 #include "disks.hpp"
 #include "guest_memory.hpp"
@@ -89,11 +88,5 @@ class Controller {
 }  // namespace lodge::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lodge;
-  log::set_level(log::Level::Error);
-  fuzz::Input input({data, size});
-  const bool read_only = input.take<uint8_t>() & 1;
-  fuzz::Controller controller(input, read_only);
-  for (unsigned steps = 0; !input.empty() && steps < 200; ++steps) controller.step(input);
-  return 0;
+  return lodge::fuzz::drive_controller<lodge::fuzz::Controller>({data, size});
 }

@@ -41,4 +41,10 @@ inline void require(bool holds, const char* what) {
   std::abort();
 }
 
+// What the input says, one step after the other, as long as there is some.
+template <typename Target>
+void drive(Target& target, Input& input, unsigned most_steps) {
+  for (unsigned steps = 0; !input.empty() && steps < most_steps; ++steps) target.step(input);
+}
+
 }  // namespace lodge::fuzz

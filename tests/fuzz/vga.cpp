@@ -87,6 +87,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lodge;
   fuzz::Input input({data, size});
   fuzz::Machine machine;
-  for (unsigned steps = 0; !input.empty() && steps < 300; ++steps) machine.step(input);
+  fuzz::drive(machine, input, 300);
   return 0;
 }

@@ -20,6 +20,7 @@
 #include "devices/virtio/net/network.hpp"
 #include "devices/virtio/pci_transport.hpp"
 #include "virtio_ring.hpp"
+#include "wire.hpp"
 
 namespace lodge::fuzz {
 namespace {
@@ -66,22 +67,6 @@ class SameThread final : public Worker {
   std::deque<std::function<void()>> posted_;
   int eventfd_ = -1;
   std::function<void()> ready_;
-};
-
-struct Wire final : net::Backend {
-  [[nodiscard]] net::Offloads takes() const override { return {.checksum = true, .tso4 = true, .tso6 = true, .ecn = true}; }
-  [[nodiscard]] unsigned most_pairs() const override { return 2; }
-  void connect(net::Receiver* to, const net::Offloads&) override { card = to; }
-  void change_offloads(const net::Offloads&) override {}
-  void room(unsigned) override {}
-  [[nodiscard]] bool send(unsigned, const net::Header&, std::span<const iovec> frame) override {
-    for (const iovec& piece : frame)
-      for (size_t i = 0; i < piece.iov_len; ++i) sum += static_cast<const uint8_t*>(piece.iov_base)[i];
-    return !full;
-  }
-  net::Receiver* card = nullptr;
-  bool full = false;
-  uint64_t sum = 0;
 };
 
 struct Line final : console::Backend {
@@ -279,7 +264,7 @@ class Guest {
 
   static inline Memory memory_;
   SameThread worker_;
-  Wire wire_;
+  Wire wire_{{.checksum = true, .tso4 = true, .tso6 = true, .ecn = true}};
   Line line_;
   Port port_;
   IoThread* io_ = nullptr;

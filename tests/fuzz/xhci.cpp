@@ -109,6 +109,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lodge;
   fuzz::Input input({data, size});
   fuzz::Controller controller;
-  for (unsigned steps = 0; !input.empty() && steps < 200; ++steps) controller.step(input);
+  fuzz::drive(controller, input, 200);
   return 0;
 }

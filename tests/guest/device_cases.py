@@ -237,6 +237,16 @@ def echoed(port, data):
     return bytes(back)
 
 
+def network_works(guest, web, tcp, content):
+    """DHCP, a download of /file from the host's port `web`, and an echo through the port `tcp`, which leads to the guest's 7000."""
+    answer(guest, "udhcpc -q -n -i eth0")
+    check("10.0.2.15" in answer(guest, "ifconfig eth0"), "another address")
+    check_digest(guest, f"wget -q -O - http://10.0.2.2:{web}/file", content, "the download is not the file")
+    answer(guest, "{ nc -ll -p 7000 -e cat >/dev/null 2>&1 & }")
+    answer(guest, "until netstat -ln | grep -q :7000; do :; done")
+    check(echoed(tcp, content) == content, "the echo through a forwarded TCP port is not what was sent")
+
+
 @case
 def network_user(bench):
     """The user network: DHCP, a download, ports that lead to the guest, and no way to the host's loopback unless asked for."""
@@ -246,12 +256,7 @@ def network_user(bench):
     tcp = free_port()
     with web_server(bench.folder) as web:
         with bench.booted("--net", f"user,loopback=on,packed=on,hostfwd=tcp::{tcp}-:7000", flavour=flavour, append="quiet") as guest:
-            answer(guest, "udhcpc -q -n -i eth0")
-            check("10.0.2.15" in answer(guest, "ifconfig eth0"), "another address")
-            check_digest(guest, f"wget -q -O - http://10.0.2.2:{web}/file", content, "the download is not the file")
-            answer(guest, "{ nc -ll -p 7000 -e cat >/dev/null 2>&1 & }")
-            answer(guest, "until netstat -ln | grep -q :7000; do :; done")
-            check(echoed(tcp, content) == content, "the echo through a forwarded TCP port is not what was sent")
+            network_works(guest, web, tcp, content)
             # A restart of the guest: the network goes on.
             guest.type("reboot\n")
             reach_prompt(guest)
@@ -271,11 +276,8 @@ def network_user(bench):
 def panic(bench):
     """A kernel that panics says so by pvpanic: the machine ends with --no-reboot, by the exit code of a crash."""
     folder = bench.flavour_folder("amd64")
-    archive = guest_image.flavour_image(folder)
-    for module in ("pvpanic", "pvpanic-mmio"):
-        archive.host_file(os.path.join(folder, f"modules/{module}.ko"), f"{module}.ko")
     initrd = bench.path("initrd")
-    archive.write(initrd)
+    guest_image.flavour_image(folder, unloaded=["pvpanic", "pvpanic-mmio"]).write(initrd)
     command = [bench.options.lodge, "run", "--kernel", os.path.join(folder, "vmlinuz"), "--initrd", initrd, "--append", "console=ttyS0 quiet",
                "-m", "256M", "--engine", bench.options.engine, "--no-reboot"]
     with Console(command) as guest:

@@ -6,7 +6,7 @@ import subprocess
 
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
-from device_cases import MIB, check_digest, echoed, free_port, image_tool, no_complaints, noise, read_file, web_server
+from device_cases import MIB, check_digest, free_port, image_tool, network_works, no_complaints, noise, read_file, web_server
 from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, grub_cd, guest_image,
                      power_off, reach_prompt)
 from grub_cd import BIOS, UEFI
@@ -161,10 +161,8 @@ def uefi_kernel(bench):
 def floppy(bench):
     """Linux reads and writes a floppy disk by its own driver, and notices when there is another one."""
     folder = bench.flavour_folder("amd64")
-    archive = guest_image.flavour_image(folder, pc=True)
-    archive.host_file(os.path.join(folder, "modules/floppy.ko"), "floppy.ko")
     initrd = bench.path("initrd")
-    archive.write(initrd)
+    guest_image.flavour_image(folder, pc=True, unloaded=["floppy"]).write(initrd)
     cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0")
     contents = {size: noise(size, 8) for size in (1440 * 1024, 720 * 1024)}
     disks = {size: bench.path(f"{size}.img", content) for size, content in contents.items()}
@@ -189,10 +187,8 @@ def floppy(bench):
 def e1000(bench):
     """Intel's card: firmware boots from the network by iPXE in its ROM, and Linux's own driver takes and gives what is asked for."""
     folder = bench.flavour_folder("amd64")
-    archive = guest_image.flavour_image(folder, pc=True)
-    archive.host_file(os.path.join(folder, "modules/e1000.ko"), "e1000.ko")
     initrd, content = bench.path("initrd"), noise(8 * MIB, 10)
-    archive.write(initrd)
+    guest_image.flavour_image(folder, pc=True, unloaded=["e1000"]).write(initrd)
     bench.path("file", content)
     port = free_port()
     cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0")
@@ -202,12 +198,8 @@ def e1000(bench):
         command[where + 1] = f"user,model=e1000,loopback=on,hostfwd=tcp::{port}-:7000"
         with Console(command) as guest:
             reach_prompt(guest)
-            answer(guest, "insmod /e1000.ko && udhcpc -q -n -i eth0")
-            check("10.0.2.15" in answer(guest, "ifconfig eth0"), "another address")
-            check_digest(guest, f"wget -q -O - http://10.0.2.2:{web}/file", content, "the download is not the file")
-            answer(guest, "{ nc -ll -p 7000 -e cat >/dev/null 2>&1 & }")
-            answer(guest, "until netstat -ln | grep -q :7000; do :; done")
-            check(echoed(port, content) == content, "the echo is not what was sent")
+            answer(guest, "insmod /e1000.ko")
+            network_works(guest, web, port, content)
             answer(guest, "grep eth0 /proc/interrupts")
             no_complaints(guest)
             power_off(guest)
