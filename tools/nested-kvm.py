@@ -104,28 +104,35 @@ class InterruptsLost(Exception):
 
 
 class Monitor:
+    """The emulator's; one that does not answer is a ConsoleError."""
+
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(10)
-        self.socket.connect(path)
-        self.answer()
+        self.ask(lambda: self.socket.connect(path))
 
-    def answer(self):
-        text = b""
-        while not text.endswith(b"(qemu) "):
-            text += self.socket.recv(65536)
-        return text.decode(errors="replace")
+    def ask(self, request):
+        try:
+            request()
+            text = b""
+            while not text.endswith(b"(qemu) "):
+                more = self.socket.recv(65536)
+                if not more:
+                    raise ConsoleError("the emulator's monitor has ended")
+                text += more
+            return text.decode(errors="replace")
+        except OSError as error:
+            raise ConsoleError(f"the emulator's monitor does not answer: {error}") from error
 
-    def ask(self, command):
-        self.socket.sendall(command.encode() + b"\n")
-        return self.answer()
+    def command(self, text):
+        return self.ask(lambda: self.socket.sendall(text.encode() + b"\n"))
 
 
 def interrupts_are_lost(monitor):
     """Whether the same vector has been pending for seconds, with none in service."""
     samples = set()
     for _ in range(4):
-        apic = monitor.ask("info lapic")
+        apic = monitor.command("info lapic")
         in_service, pending = (re.search(rf"{name}\s+(.*?)\s*\n", apic) for name in ("ISR", "IRR"))
         samples.add((in_service and in_service.group(1), pending and pending.group(1)))
         time.sleep(1)
