@@ -160,15 +160,6 @@ class Q35Chipset final : public Chipset {
 
 }  // namespace
 
-PciPlaces pci_places(Kind kind) {
-  switch (kind) {
-    case Kind::Direct: return {.display = 0, .first_nic = 1, .entropy = 5, .balloon = 6, .console = 7, .usb = 0, .first_drive = 8};
-    case Kind::Pc: return {.display = 2, .first_nic = 3, .entropy = 7, .balloon = 8, .console = 9, .usb = 10, .first_drive = 11};
-    case Kind::Q35: return {.display = 1, .first_nic = 2, .entropy = 6, .balloon = 7, .console = 8, .usb = 9, .first_drive = 10};
-  }
-  return {};
-}
-
 devices::AcpiPm::Layout acpi_layout(Kind kind) {
   switch (kind) {
     case Kind::Direct: return acpi::kPmLayout;

@@ -16,14 +16,9 @@
 #include "machine/acpi/loader.hpp"
 #include "machine/config.hpp"
 #include "machine/memory_map.hpp"
+#include "machine/pci_places.hpp"
 
 namespace lodge::machine {
-
-// Device numbers on PCI bus 0. Cards come before disks, so that their names in the guest stay when disks are added.
-struct PciPlaces {
-  unsigned display, first_nic, entropy, balloon, console, usb, first_drive;
-};
-[[nodiscard]] PciPlaces pci_places(Kind kind);
 
 // How the board's power management is laid out.
 [[nodiscard]] devices::AcpiPm::Layout acpi_layout(Kind kind);

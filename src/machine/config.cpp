@@ -113,6 +113,7 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "{} drives: a machine has at most {}", config.drives.size(), kMaximumDrives);
   if (config.nics.size() > kMaximumNics)
     return fail(ErrorKind::Usage, "{} network cards: a machine has at most {}", config.nics.size(), kMaximumNics);
+  TRY(check_boot_order(config));
   if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")
     return fail(ErrorKind::Usage, "unknown engine '{}': use auto, kvm or soft", config.engine);
   if (config.cpu != "host") return fail(ErrorKind::Usage, "unknown processor model '{}': use host", config.cpu);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "machine/boot_order.hpp"
 #include "machine/drive.hpp"
 #include "machine/nic.hpp"
 
@@ -37,6 +38,7 @@ struct Config {
   std::vector<DriveConfig> drives;  // /dev/vda and on
   std::vector<NicConfig> nics;      // in the order of their PCI numbers
   bool no_nics = false;             // asked for in so many words
+  BootOrder boot;                   // of machines with firmware; empty: as that has it
   bool snapshot = false;            // of all drives that can be written
   uint64_t memory = kGiB;           // bytes, a multiple of 1 MiB
   uint32_t vcpus = 1;

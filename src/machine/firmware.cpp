@@ -31,6 +31,7 @@ constexpr std::array<const char*, 2> kVgaRoms{"/usr/share/seabios/vgabios-stdvga
 
 // With parts for BIOS and for UEFI.
 constexpr std::array<const char*, 2> kE1000Roms{"/usr/lib/ipxe/qemu/efi-e1000.rom", "/usr/share/qemu/efi-e1000.rom"};
+constexpr std::array<const char*, 2> kVirtioRoms{"/usr/lib/ipxe/qemu/efi-virtio.rom", "/usr/share/qemu/efi-virtio.rom"};
 
 // The first of the files that is there; null: none.
 const char* find(std::span<const char* const> paths) {
@@ -46,8 +47,8 @@ Result<std::vector<uint8_t>> read_vga_rom() {
   return read_file(path, "graphics ROM");
 }
 
-Result<std::vector<uint8_t>> read_e1000_rom() {
-  const char* path = find(kE1000Roms);
+Result<std::vector<uint8_t>> read_nic_rom(NicConfig::Model model) {
+  const char* path = find(model == NicConfig::Model::E1000 ? kE1000Roms : kVirtioRoms);
   return path ? read_file(path, "network card's ROM") : std::vector<uint8_t>();
 }
 

@@ -10,13 +10,14 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "machine/nic.hpp"
 
 namespace lodge::machine {
 
 // The ROM of the graphics card, from the package seabios.
 [[nodiscard]] Result<std::vector<uint8_t>> read_vga_rom();
-// iPXE for e1000 cards, from the package ipxe-qemu; empty where that is not installed: then firmware does not boot from the network.
-[[nodiscard]] Result<std::vector<uint8_t>> read_e1000_rom();
+// iPXE for cards of this model, from the package ipxe-qemu; empty where that is not installed.
+[[nodiscard]] Result<std::vector<uint8_t>> read_nic_rom(NicConfig::Model model);
 
 class Firmware {
  public:

@@ -59,9 +59,15 @@ Result<> describe_machine(devices::FwCfg& fw_cfg, const MemoryMap& map, const Co
   fw_cfg.add_number16(FwCfg::kProcessors, static_cast<uint16_t>(config.vcpus));
   fw_cfg.add_number16(FwCfg::kMaximumProcessors, static_cast<uint16_t>(config.vcpus));
   fw_cfg.add_number16(FwCfg::kGraphics, 0);
-  fw_cfg.add_number16(FwCfg::kBootMenu, 0);
+  fw_cfg.add_number16(FwCfg::kBootMenu, config.boot.menu ? 1 : 0);
   fw_cfg.add(FwCfg::kIrq0Override, {1});  // the 8254 at input 2 of the IOAPIC
   TRY(fw_cfg.add_file("etc/e820", memory_ranges(map)));
+  if (!config.boot.entries.empty()) {
+    const std::string order = boot_order_file(config);
+    std::vector<uint8_t> text(order.begin(), order.end());
+    text.push_back(0);  // which both firmwares look for
+    TRY(fw_cfg.add_file("bootorder", std::move(text)));
+  }
   // SeaBIOS shows its screen on the serial port, where there is no other.
   TRY(fw_cfg.add_file("etc/sercon-port", number(0x3f8, 2)));
   // How long SeaBIOS waits at each empty port of USB, in milliseconds: what is there is there from the beginning.

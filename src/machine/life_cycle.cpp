@@ -185,7 +185,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   std::optional<Kernel> kernel;
   std::optional<Firmware> firmware;
   std::unique_ptr<VariableStore> variables;
-  std::vector<uint8_t> vga_rom, nic_rom, handed_kernel;
+  std::vector<uint8_t> vga_rom, e1000_rom, virtio_rom, handed_kernel;
   if (config.kind() == Kind::Direct) {
     std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
     kernel = TRY(Kernel::create(std::move(file), config.kernel, config.unpack_natively));
@@ -197,7 +197,13 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
       handed_kernel = TRY(read_file(config.kernel, "kernel"));
       TRY(check_efi_program(handed_kernel, config.kernel));
     }
-    if (std::ranges::find(config.nics, NicConfig::Model::E1000, &NicConfig::model) != config.nics.end()) nic_rom = TRY(read_e1000_rom());
+    const auto has_cards = [&](NicConfig::Model model) {
+      return std::ranges::find(config.nics, model, &NicConfig::model) != config.nics.end();
+    };
+    if (has_cards(NicConfig::Model::E1000)) e1000_rom = TRY(read_nic_rom(NicConfig::Model::E1000));
+    // Its start costs more time than all else that SeaBIOS does, and virtio is what every machine has: only for those who ask.
+    if (has_cards(NicConfig::Model::Virtio) && config.boot.names(BootOrder::Kind::Network))
+      virtio_rom = TRY(read_nic_rom(NicConfig::Model::Virtio));
   }
   const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
   const std::optional<monitor::NameClaim> claim = TRY(claim_name(config));
@@ -233,7 +239,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .firmware = firmware ? &*firmware : nullptr,
                                                 .variables = variables.get(),
                                                 .vga_rom = vga_rom,
-                                                .nic_rom = nic_rom,
+                                                .e1000_rom = e1000_rom,
+                                                .virtio_rom = virtio_rom,
                                                 .initrd = initrd,
                                                 .loop = *loop,
                                                 .serial = serial,

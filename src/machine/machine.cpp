@@ -217,18 +217,18 @@ Result<> Machine::create_devices() {
   unsigned number = places.first_nic;
   for (const auto& nic : parts_.peripherals.nics()) TRY(plug_nic(*nic, number++));
   devices::LoopThread& services = parts_.peripherals.services();
-  if (parts_.config.entropy) TRY(plug(std::make_unique<devices::virtio::Entropy>(services), places.entropy, false));
+  if (parts_.config.entropy) TRY(plug(std::make_unique<devices::virtio::Entropy>(services), places.entropy));
   if (parts_.config.balloon) {
     const uint64_t wanted = parts_.config.balloon_keeps == 0 ? 0 : parts_.config.memory - parts_.config.balloon_keeps;
     auto balloon =
         std::make_unique<devices::virtio::Balloon>(services, static_cast<uint32_t>(wanted / devices::virtio::Balloon::kPageBytes));
     balloon_ = balloon.get();
-    TRY(plug(std::move(balloon), places.balloon, false));
+    TRY(plug(std::move(balloon), places.balloon));
   }
   if (const ConsoleLine* line = parts_.peripherals.console()) {
     auto console = line->make_device();
     console_ = console.get();
-    TRY(plug(std::move(console), places.console, false));
+    TRY(plug(std::move(console), places.console));
   }
   TRY(create_graphics());
   number = places.first_drive;
@@ -239,7 +239,8 @@ Result<> Machine::create_devices() {
     else if (drive->config().interface == DriveInterface::Ata)
       attach_ata(*drive);
     else
-      TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++, drive->config().packed));
+      TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++,
+               {.packed = drive->config().packed}));
   }
   return {};
 }
@@ -275,18 +276,20 @@ Result<> Machine::create_graphics() {
 }
 
 Result<> Machine::plug_nic(const Nic& nic, unsigned number) {
-  if (nic.config().model == NicConfig::Model::Virtio) return plug(nic.make_virtio(), number, nic.config().packed);
-  e1000_.push_back(nic.make_e1000(*memory_, parts_.nic_rom));
+  if (nic.config().model == NicConfig::Model::Virtio)
+    return plug(nic.make_virtio(), number, {.packed = nic.config().packed, .rom = parts_.virtio_rom});
+  e1000_.push_back(nic.make_e1000(*memory_, parts_.e1000_rom));
   return pc_->plug(e1000_.back()->function(), number);
 }
 
-Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed) {
+Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned number,
+                       const devices::virtio::PciTransport::Options& options) {
   const auto attach = [this](uint64_t address, int eventfd) -> std::shared_ptr<void> {
     auto doorbell = vm_->create_doorbell({.address = address, .eventfd = eventfd});
     if (!doorbell) log::debug("doorbell at {:#x}: {}", address, doorbell.error().message);
     return doorbell ? std::shared_ptr<engine::DoorbellEvent>(std::move(*doorbell)) : nullptr;
   };
-  virtio_.push_back(TRY(devices::virtio::PciTransport::create(std::move(device), *memory_, attach, {.packed = packed})));
+  virtio_.push_back(TRY(devices::virtio::PciTransport::create(std::move(device), *memory_, attach, options)));
   return pc_->plug(*virtio_.back(), number);
 }
 

@@ -54,12 +54,12 @@ class Machine {
   struct Parts {
     engine::System& system;
     const Config& config;
-    const Kernel* kernel = nullptr;            // of Kind::Direct
-    std::span<const uint8_t> handed_kernel{};  // to firmware, which starts it; empty: none
-    const Firmware* firmware = nullptr;        // of the other kinds
-    VariableStore* variables = nullptr;        // of firmware that has them
-    std::span<const uint8_t> vga_rom{};        // of the graphics card
-    std::span<const uint8_t> nic_rom{};        // of e1000 cards; empty: none
+    const Kernel* kernel = nullptr;                      // of Kind::Direct
+    std::span<const uint8_t> handed_kernel{};            // to firmware, which starts it; empty: none
+    const Firmware* firmware = nullptr;                  // of the other kinds
+    VariableStore* variables = nullptr;                  // of firmware that has them
+    std::span<const uint8_t> vga_rom{};                  // of the graphics card
+    std::span<const uint8_t> e1000_rom{}, virtio_rom{};  // of network cards; empty: none
     std::span<const uint8_t> initrd{};
     EventLoop& loop;
     console::Backend& serial;
@@ -116,7 +116,8 @@ class Machine {
   [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> create_graphics();
   [[nodiscard]] Result<> plug_nic(const Nic& nic, unsigned number);
-  [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, bool packed);
+  [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number,
+                              const devices::virtio::PciTransport::Options& options = {});
   void attach_ata(Drive& drive);
   void connect_disk(devices::storage::Disk& disk);
   void stop_devices();

@@ -12,12 +12,12 @@ from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, Cons
 from grub_cd import BIOS, UEFI
 
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-E1000_ROM = "/usr/lib/ipxe/qemu/efi-e1000.rom"
+E1000_ROM, VIRTIO_ROM = "/usr/lib/ipxe/qemu/efi-e1000.rom", "/usr/lib/ipxe/qemu/efi-virtio.rom"
 
 
-def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS):
+def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS, folder=None):
     try:
-        return grub_cd.make(bench.folder, kernel, initrd, append, files, platform)
+        return grub_cd.make(folder or bench.folder, kernel, initrd, append, files, platform)
     except grub_cd.CannotMake as error:
         if error.missing:
             raise Skip(str(error)) from error
@@ -155,6 +155,34 @@ def uefi_kernel(bench):
     no_program = subprocess.run(pc_command(bench, "--firmware", "uefi", "--kernel", initrd), capture_output=True, text=True,
                                 timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL)
     check(no_program.returncode == 2 and "no EFI program" in no_program.stderr, f"{no_program.returncode} {no_program.stderr}")
+
+
+@case
+def boot_order(bench):
+    """--boot: of two CDs and the network, firmware takes what is named first, BIOS and UEFI, on IDE and SATA."""
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd = bench.path("initrd")
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    for platform, arguments in ((BIOS, []), (BIOS, ["--machine", "q35"]), (UEFI, ["--firmware", "uefi", "--machine", "q35"])):
+        if platform == UEFI and not os.path.exists(OVMF):
+            continue
+        cds = []
+        for number in range(2):
+            made = bench.path(f"{platform}{len(arguments)}{number}")
+            cds += ["--cdrom", boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, f"console=ttyS0 lodge_cd={number}", platform=platform, folder=made)]
+        for order, number in (("cd0", 0), ("cd1", 1)):
+            with Console(pc_command(bench, *arguments, *cds, "--boot", order)) as guest:
+                guest.expect(rf"ommand line: .*lodge_cd={number}", BOOT_SECONDS)
+    if os.path.exists(VIRTIO_ROM):
+        command = pc_command(bench, *cds, "--boot", "network,cd")
+        command[command.index("--net") + 1] = "user"
+        with Console(command) as guest:
+            guest.expect(r"iPXE (?s:.*)10\.0\.2\.15", BOOT_SECONDS)
+    with Console(pc_command(bench, *cds, "--boot", "menu")) as guest:
+        guest.expect("ESC for boot menu", BOOT_SECONDS)
+    refused = subprocess.run(pc_command(bench, *cds, "--boot", "cd2"), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+                             stdin=subprocess.DEVNULL)
+    check(refused.returncode == 2 and "cd2" in refused.stderr, f"{refused.returncode} {refused.stderr}")
 
 
 @case

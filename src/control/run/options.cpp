@@ -69,6 +69,12 @@ constexpr auto
                      [](Config& config, std::string_view value) { return add_removable(config, machine::Media::Optical, value); }},
                     {"--floppy", "", "FILE|none", "a floppy disk, by its size from 160 to 2880 KiB; none: a drive without one", false,
                      [](Config& config, std::string_view value) { return add_removable(config, machine::Media::Floppy, value); }},
+                    {"--boot", "", "WHAT[,WHAT...]",
+                     "what firmware tries first, and after that: disk, cd, floppy, network, or one of them (disk1, cd0); and \"menu\" to be asked", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       config.boot = TRY(machine::parse_boot_order(value));
+                       return {};
+                     }},
                     {"--snapshot", "", "", "no disk is changed: what is written to any goes with the machine", false,
                      [](Config& config, std::string_view) -> Result<> {
                        config.snapshot = true;

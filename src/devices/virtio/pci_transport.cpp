@@ -9,6 +9,7 @@
 
 #include "base/eventfd.hpp"
 #include "devices/pci/dwords.hpp"
+#include "devices/pci/option_rom.hpp"
 
 namespace lodge::devices::virtio {
 
@@ -109,6 +110,10 @@ PciTransport::PciTransport(std::unique_ptr<Device> device, memory::GuestMemory& 
       config_vector_(kNoVector),
       queues_(device_->queue_count()) {
   add_bar(kBar, {.kind = pci::BarKind::Memory64, .size = kBarBytes, .prefetchable = true});
+  if (!options.rom.empty()) {
+    const pci::Identity identity = identity_of(device_->type());
+    add_rom(pci::option_rom_for(options.rom, identity.vendor, identity.device));
+  }
   add_interrupt_pin();
   // One vector for each queue and one for the configuration.
   add_msix({.vectors = device_->queue_count() + 1, .bar = kBar, .table_offset = kTable, .pending_offset = kPending});

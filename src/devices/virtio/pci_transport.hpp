@@ -31,7 +31,8 @@ class PciTransport final : public pci::Function, private DriverPort {
   // goes; null: there is none, and the writes arrive as others do.
   using AttachDoorbell = std::function<std::shared_ptr<void>(uint64_t address, int eventfd)>;
   struct Options {
-    bool packed = false;  // offer packed rings
+    bool packed = false;                // offer packed rings
+    std::span<const uint8_t> rom = {};  // firmware's driver; empty: none
   };
 
   static Result<std::unique_ptr<PciTransport>> create(std::unique_ptr<Device> device, memory::GuestMemory& memory, AttachDoorbell attach,
