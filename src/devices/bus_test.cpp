@@ -165,6 +165,14 @@ TEST(ChipsetPorts, SystemControlAResetsAndReadsA20) {
   EXPECT_EQ(resets, 1);
 }
 
+TEST(ChipsetPorts, PowerManagementHoldsTwoBytes) {
+  ApmPorts ports;
+  EXPECT_EQ(ports.read(0, 2), 0u);
+  ports.write(0, 1, 0xa5);
+  ports.write(1, 1, 0x5a);
+  EXPECT_EQ(ports.read(0, 2), 0x5aa5u);
+}
+
 TEST(ChipsetPorts, PanicsAreToldOf) {
   int panics = 0;
   PanicEvent event([&] { ++panics; });

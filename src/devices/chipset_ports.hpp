@@ -1,8 +1,9 @@
 // Small registers of a PC's chipset, one class each: reset control (0xCF9), system control port A (0x92), POST
-// code (0x80), the debug consoles of Bochs (0xE9) and OVMF (0x402), and what virtual machines have beside: the panic
-// event (0x505) and the exit for test programs (0x501).
+// code (0x80), power management (0xB2), the debug consoles of Bochs (0xE9) and OVMF (0x402), and what virtual machines have beside: the
+// panic event (0x505) and the exit for test programs (0x501).
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -62,6 +63,20 @@ class PostCode final : public BytePortDevice {
 
  private:
   std::atomic<uint8_t> value_ = 0;
+};
+
+// Advanced power management's control and status (Intel PIIX4, 7.3; ICH9, 13.9): two bytes by which firmware's system management code and
+// its callers talk. There is no such mode: they only hold what is written.
+class ApmPorts final : public BytePortDevice {
+ public:
+  static constexpr uint16_t kBytes = 2;
+
+ protected:
+  uint8_t read_byte(uint64_t offset) override { return values_[offset]; }
+  void write_byte(uint64_t offset, uint8_t value) override { values_[offset] = value; }
+
+ private:
+  std::array<std::atomic<uint8_t>, kBytes> values_{};
 };
 
 // A console for firmware developers: bytes written go to the sink; reading gives the port's signature

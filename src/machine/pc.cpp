@@ -10,7 +10,8 @@ namespace lodge::machine {
 namespace {
 constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqFloppy = 6, kIrqRtc = 8, kIrqMouse = 12;
 constexpr uint16_t kPortKeyboardData = 0x60, kPortKeyboardCommand = 0x64, kPortRtc = 0x70, kPortPostCode = 0x80, kPortSystemControlA = 0x92,
-                   kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9, kPortDebugExit = 0x501;
+                   kPortApm = 0xb2, kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9,
+                   kPortDebugExit = 0x501;
 constexpr uint16_t kDebugExitBytes = 4;
 }  // namespace
 
@@ -76,6 +77,7 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
   TRY(ports_.attach(kPortRtc, 2, rtc_, "rtc"));
   TRY(ports_.attach(kPortPostCode, 1, post_code_, "post code"));
   TRY(ports_.attach(kPortSystemControlA, 1, system_control_a_, "system control A"));
+  TRY(ports_.attach(kPortApm, devices::ApmPorts::kBytes, apm_, "power management"));
   TRY(ports_.attach(kPortBochsConsole, 1, bochs_console_, "debug console"));
   TRY(ports_.attach(kPortCom1, 8, com1_, "com1"));
   TRY(ports_.attach(kPortOvmfConsole, 1, ovmf_console_, "debug console"));

@@ -75,6 +75,7 @@ class Pc {
   devices::ResetControl reset_control_;
   devices::SystemControlA system_control_a_;
   devices::PostCode post_code_;
+  devices::ApmPorts apm_;
   devices::PanicEvent panic_event_;
   devices::DebugExit debug_exit_;
   devices::DebugConsole bochs_console_;

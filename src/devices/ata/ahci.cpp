@@ -37,6 +37,7 @@ Ahci::Ahci(memory::GuestMemory& memory)
   add_interrupt_pin();
   // SATA capability, revision 1.0: where the index and data ports are (15.1.34).
   constexpr uint8_t kRevision = 0x10, kInBar4 = 0x08;
+  config().set(pci::kStatus, 2, pci::kFastBackToBack | pci::kDevselMedium);
   config().add_capability(pci::Capability::Sata, std::array<uint8_t, 6>{kRevision, 0, kInBar4 | (kIndexPort / 4) << 4, 0, 0, 0});
   add_msi(1);
   config().set(kMap, 1, kMapAhci);

@@ -43,7 +43,7 @@ enum Cause : uint32_t {
 };
 constexpr uint32_t kClearable =
     kRegistersReceived | kPioSetup | kSetDeviceBits | kOverflow | kInterfaceFatal | kHostBusFatal | kTaskFileError;
-constexpr uint32_t kInterrupts = kClearable | kPortConnectChange | kPhyReadyChange;
+constexpr uint32_t kInterrupts = 0x7dc0007f;  // all of PxIE but those of presence switches, whether or not they ever come (3.3.6)
 
 // PxCMD (3.3.7).
 enum CommandBit : uint32_t {

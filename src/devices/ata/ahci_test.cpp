@@ -317,6 +317,13 @@ TEST_F(Ahci0, ASoftResetIsTwoFrames) {
   EXPECT_EQ(run({.command = 0x29, .sector = 0, .count = 16}, 8192), kDhrs | kTfes) << "READ MULTIPLE is not set up any more";
 }
 
+TEST_F(Ahci0, EveryInterruptCanBeEnabled) {
+  put(kIe, ~0u);
+  EXPECT_EQ(get(kIe), 0x7dc0007fu) << "but those of cold presence and mechanical switches";
+  put(kIe, 0);
+  EXPECT_EQ(get(kIe), 0u);
+}
+
 TEST_F(Ahci0, AResetOfTheLinkShowsTheSignatureAgain) {
   make_disk();
   start();

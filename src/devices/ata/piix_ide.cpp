@@ -125,6 +125,7 @@ PiixIde::PiixIde(memory::GuestMemory& memory, PortBus& ports, std::array<IrqPin,
       control_{chipset::PortBlock(ports, channels_[0].control_ports(), Channel::kControlPorts, "IDE 0 control"),
                chipset::PortBlock(ports, channels_[1].control_ports(), Channel::kControlPorts, "IDE 1 control")} {
   add_bar(kMasterBar, {.kind = pci::BarKind::Io, .size = 16});
+  config().set(pci::kStatus, 2, pci::kFastBackToBack | pci::kDevselMedium);
   // After a reset the chip decodes nothing; firmware for virtual machines (OVMF) expects that it does.
   config().define(kTiming, 4, kDecode | kDecode << 16, 0xffffffff);
   config().allow(kSlaveTiming, 1, 0xff);

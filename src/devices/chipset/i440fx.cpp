@@ -18,6 +18,7 @@ constexpr pci::Identity kIdentity = intel(0x1237, 2, 0x060000);
 I440Fx::I440Fx(ShadowControl::Changed shadow_changed) : Function(kIdentity, "i440FX"), shadow_(std::move(shadow_changed)) {
   pci::ConfigSpace& space = config();
   space.set(pci::kCommand, 2, pci::kMemorySpace | pci::kBusMaster);  // wired (3.2.3)
+  space.set(pci::kStatus, 2, pci::kFastBackToBack | pci::kDevselMedium);
   space.allow(kPmcConfiguration, 2, 0xffff);
   space.define(kDramControl, 1, 0x01, 0xff);
   space.allow(kDramTiming, 1, 0xff);

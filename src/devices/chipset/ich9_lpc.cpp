@@ -37,6 +37,7 @@ Ich9Lpc::Ich9Lpc(Board board)
       root_complex_block_(board.memory, root_complex_, kRootComplexBytes, "ICH9 chipset configuration") {
   pci::ConfigSpace& space = config();
   space.set(pci::kCommand, 2, pci::kIoSpace | pci::kMemorySpace | pci::kBusMaster);  // wired (13.1.3)
+  space.set(pci::kStatus, 2, pci::kDevselMedium);
   space.define(kPmBase, 4, 1, kPmBaseBits);
   space.allow(kAcpiControl, 1, kAcpiControlBits);
   space.define(kGpioBase, 4, 1, kGpioBaseBits);

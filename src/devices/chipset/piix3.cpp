@@ -19,6 +19,7 @@ Piix3::Piix3(std::array<IrqPin, PciIrqRouter::kIsaLines> isa) : Function(kIdenti
   pci::ConfigSpace& space = config();
   // It always answers, and is always a master (2.2.3); software that finds these bits clear takes ISA's ports for unreachable.
   space.set(pci::kCommand, 2, pci::kIoSpace | pci::kMemorySpace | pci::kBusMaster);
+  space.set(pci::kStatus, 2, pci::kDevselMedium);
   space.define(kIsaIoRecovery, 1, 0x4d, 0xff);
   space.define(kXBusChipSelect, 2, 0x0003, 0xffff);
   for (unsigned i = 0; i < kLines; ++i) {

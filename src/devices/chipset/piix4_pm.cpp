@@ -20,6 +20,7 @@ Piix4Pm::Piix4Pm(PortBus& ports, PortDevice& block)
     : Function(kIdentity, "PIIX4 power management"), block_(ports, block, kBlockBytes, "ACPI") {
   pci::ConfigSpace& space = config();
   space.allow(pci::kCommand, 2, pci::kIoSpace);
+  space.set(pci::kStatus, 2, pci::kFastBackToBack | pci::kDevselMedium);
   add_interrupt_pin();
   space.set(pci::kInterruptLine, 1, kSciIrq);
   space.define(kPmBase, 4, 1, kPmBaseBits);

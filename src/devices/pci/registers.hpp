@@ -38,7 +38,7 @@ enum Command : uint16_t {
 };
 
 // 6.2.3, table 6-2.
-enum Status : uint16_t { kInterruptStatus = 1 << 3, kCapabilitiesList = 1 << 4 };
+enum Status : uint16_t { kInterruptStatus = 1 << 3, kCapabilitiesList = 1 << 4, kFastBackToBack = 1 << 7, kDevselMedium = 1 << 9 };
 
 constexpr uint8_t kMultiFunction = 0x80;  // of the header type (6.2.1)
 
