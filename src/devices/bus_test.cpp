@@ -157,12 +157,23 @@ TEST(ChipsetPorts, ResetNeedsARisingEdgeOfResetCpu) {
 
 TEST(ChipsetPorts, SystemControlAResetsAndReadsA20) {
   int resets = 0;
-  SystemControlA port([&] { ++resets; });
-  EXPECT_EQ(port.read(0, 1) & 2, 2u);
+  std::vector<bool> changes;
+  A20Gate gate([&](bool open) { changes.push_back(open); });
+  SystemControlA port([&] { ++resets; }, gate);
+  EXPECT_EQ(port.read(0, 1), 2u);
   port.write(0, 1, 0x00);
-  EXPECT_EQ(port.read(0, 1) & 2, 0u);
+  EXPECT_EQ(port.read(0, 1), 0u);
   port.write(0, 1, 0x03);
   EXPECT_EQ(resets, 1);
+  EXPECT_EQ(port.read(0, 1), 3u);
+  port.write(0, 1, 0x03);
+  EXPECT_EQ(resets, 1) << "no edge";
+  port.write(0, 1, 0x02);
+  port.write(0, 1, 0x03);
+  EXPECT_EQ(resets, 2);
+  EXPECT_EQ(changes, (std::vector<bool>{false, true}));
+  gate.set(false);  // by the other chip
+  EXPECT_EQ(port.read(0, 1) & 2, 0u);
 }
 
 TEST(ChipsetPorts, PowerManagementHoldsTwoBytes) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "devices/a20_gate.hpp"
 #include "devices/bus.hpp"
 
 namespace lodge::devices {
@@ -33,23 +34,25 @@ class ResetControl final : public BytePortDevice {
   std::atomic<uint8_t> value_ = 0;
 };
 
-// System control port A (PS/2): bit 0 rising resets, bit 1 is the A20 gate. A20 cannot be masked here: the
-// bit only reads back, as on machines whose firmware leaves the gate open.
+// System control port A (PS/2): bit 0 rising resets the processors, bit 1 is the A20 gate.
 class SystemControlA final : public BytePortDevice {
  public:
-  explicit SystemControlA(std::function<void()> reset) : reset_(std::move(reset)) {}
+  // `reset`: of the processors alone.
+  SystemControlA(std::function<void()> reset, A20Gate& a20) : reset_(std::move(reset)), a20_(a20) {}
 
  protected:
-  uint8_t read_byte(uint64_t) override { return value_; }
+  uint8_t read_byte(uint64_t) override { return static_cast<uint8_t>((a20_.open() ? kA20 : 0) | (fast_reset_ ? kFastReset : 0)); }
   void write_byte(uint64_t, uint8_t value) override {
-    const bool rises = (value & 1) && !(value_ & 1);
-    value_ = value & 0x02;
-    if (rises && reset_) reset_();
+    a20_.set((value & kA20) != 0);
+    const bool reset = (value & kFastReset) != 0;
+    if (!fast_reset_.exchange(reset) && reset && reset_) reset_();
   }
 
  private:
+  static constexpr uint8_t kFastReset = 0x01, kA20 = 0x02;
   std::function<void()> reset_;
-  std::atomic<uint8_t> value_ = 0x02;
+  A20Gate& a20_;
+  std::atomic<bool> fast_reset_ = false;
 };
 
 // POST code display; Linux also writes it for a short delay.

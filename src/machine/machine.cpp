@@ -23,7 +23,11 @@ namespace lodge::machine {
 namespace {
 
 // Slots behind those of main memory.
-constexpr uint32_t kVideoSlot = FirmwareMemory::kSlots, kVariablesSlot = kVideoSlot + VideoMemory::kSlots;
+constexpr uint32_t kVideoSlot = FirmwareMemory::kSlots, kVariablesSlot = kVideoSlot + VideoMemory::kSlots,
+                   kHighAreaSlot = kVariablesSlot + 1;
+
+// What real mode reaches behind 1 MiB, FFFF:0010 and on.
+constexpr uint64_t kA20Bytes = 64 << 10;
 
 constexpr unsigned kParkedSamples = 3;  // this many looks at a sleeping machine make it stuck for good
 constexpr uint64_t kFlagInterrupt = 1 << 9;
@@ -102,6 +106,29 @@ Result<> Machine::start_firmware() {
   return {};
 }
 
+// With the gate of address line 20 closed, these addresses are those of the first 64 KiB. All other odd megabytes stay what they are: a
+// program that reaches them is in protected mode, and has opened the gate before.
+void Machine::set_a20(bool open) {
+  kvm_userspace_memory_region slot{
+      .slot = slots_ + kHighAreaSlot, .flags = 0, .guest_phys_addr = kHighMemory, .memory_size = 0, .userspace_addr = 0};
+  Result<> done;
+  if (high_area_shown_) done = vm_->set_user_memory_region(slot);  // a slot that moves is a new one
+  slot.memory_size = kA20Bytes;
+  slot.userspace_addr = reinterpret_cast<uint64_t>(memory_->regions()[0].host + (open ? kHighMemory : 0));
+  if (done) done = vm_->set_user_memory_region(slot);
+  high_area_shown_ = true;
+  if (!done) end(Outcome::EngineFailed, fmt::format("address line 20: {}", done.error().message));
+}
+
+// The boards' INIT#, which reaches all processors: the first one begins at its reset vector, the others wait for it, and memory stays. An
+// interrupt message to all carries the same.
+void Machine::init_processors() {
+  constexpr uint32_t kToAll = 0xfeeff000, kDeliveryInit = 5 << 8;
+  if (parts_.config.kind() == Kind::Direct) return end(Outcome::Reset);  // there is nothing at the reset vector
+  if (const auto sent = vm_->signal_msi({.address_lo = kToAll, .address_hi = 0, .data = kDeliveryInit}); !sent)
+    end(Outcome::EngineFailed, fmt::format("INIT: {}", sent.error().message));
+}
+
 // Right below the firmware's code, as OVMF is linked.
 uint64_t Machine::variables_base() const { return kAbove4G - rom_->size() - parts_.variables->bytes().size(); }
 
@@ -140,12 +167,15 @@ Result<> Machine::create_slots() {
       TRY(show(region.guest_physical, region.size, region.host, rom && read_only ? KVM_MEM_READONLY : 0));
       continue;
     }
-    // What lies between is the display's and the ROMs'.
+    // What lies between is the display's and the ROMs', and the first 64 KiB of high memory come and go (set_a20()).
+    constexpr uint64_t kBehind = kHighMemory + kA20Bytes;
     TRY(show(0, kEbdaEnd, region.host, 0));
-    TRY(show(kHighMemory, region.size - kHighMemory, region.host + kHighMemory, 0));
+    TRY(show(kBehind, region.size - kBehind, region.host + kBehind, 0));
   }
   memory_->set_observer(vm_.get());
-  return parts_.config.kind() == Kind::Direct ? Result<>() : start_firmware();
+  if (parts_.config.kind() == Kind::Direct) return {};
+  set_a20(true);
+  return start_firmware();
 }
 
 Result<> Machine::create_processors(const std::vector<kvm_cpuid_entry2>& supported) {
@@ -191,6 +221,8 @@ Result<> Machine::build() {
        .clock = *clock_,
        .power_off = [this] { end(Outcome::PowerOff); },
        .reset = [this] { end(Outcome::Reset); },
+       .init = [this] { init_processors(); },
+       .a20 = parts_.config.kind() == Kind::Direct ? std::function<void(bool)>() : [this](bool open) { set_a20(open); },
        .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); },
        .panicked = [this] { panicked(); },
        .debug_exit = std::move(debug_exit),
@@ -438,12 +470,20 @@ void Machine::handle_exit(kvm_run& run) {
   switch (run.exit_reason) {
     case KVM_EXIT_IO: return handle_port(run);
     case KVM_EXIT_MMIO: return handle_mmio(run);
-    case KVM_EXIT_SHUTDOWN: return end(Outcome::TripleFault, describe_exit(run));
+    case KVM_EXIT_SHUTDOWN: return shut_down(run);
     case KVM_EXIT_HLT:
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN: return;
     default: return end(Outcome::EngineFailed, describe_exit(run));
   }
+}
+
+// A processor that can go on no more asks for help by a bus cycle of its own, which the bridges answer by INIT# (PIIX3, 3.6; ICH9,
+// 5.13.6): programs for the 80286 left protected mode in this way.
+void Machine::shut_down(const kvm_run& run) {
+  if (parts_.config.kind() == Kind::Direct || !parts_.config.reboot) return end(Outcome::TripleFault, describe_exit(run));
+  log::warning("the guest had a triple fault: its processors are reset, as hardware does");
+  init_processors();
 }
 
 void Machine::handle_port(kvm_run& run) {

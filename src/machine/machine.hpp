@@ -110,6 +110,8 @@ class Machine {
   [[nodiscard]] Result<> start_firmware();
   [[nodiscard]] Result<> attach_firmware();
   void show_variables(bool shown);
+  void set_a20(bool open);
+  void init_processors();
   [[nodiscard]] uint64_t variables_base() const;
   [[nodiscard]] Result<> create_slots();
   [[nodiscard]] Result<> create_processors(const std::vector<kvm_cpuid_entry2>& supported);
@@ -125,6 +127,7 @@ class Machine {
   void run_processor(Processor& processor, uint32_t number);
   void panicked();
   void handle_exit(kvm_run& run);
+  void shut_down(const kvm_run& run);
   void handle_port(kvm_run& run);
   void handle_mmio(kvm_run& run);
   void take_sample(Processor& processor);
@@ -136,6 +139,7 @@ class Machine {
   std::unique_ptr<memory::GuestMemory> memory_;
   std::unique_ptr<memory::GuestMemory> rom_;  // the firmware's; not the guest's memory, so that no device reaches it
   std::unique_ptr<engine::Vm> vm_;
+  bool high_area_shown_ = false;  // set_a20() has been here
   uint32_t slots_ = 0;
   std::unique_ptr<FirmwareMemory> firmware_memory_;
   std::unique_ptr<devices::flash::ParallelFlash> flash_;  // null: no variables

@@ -30,10 +30,12 @@ class Pc {
   struct Host {
     EventLoop& loop;
     console::Backend& serial;
-    int debug_console;                // descriptor, or -1
-    const Clock& clock;               // of all chips
-    std::function<void()> power_off;  // from a vCPU's thread
-    std::function<void()> reset;
+    int debug_console;                                          // descriptor, or -1
+    const Clock& clock;                                         // of all chips
+    std::function<void()> power_off;                            // from a vCPU's thread
+    std::function<void()> reset;                                // of the machine
+    std::function<void()> init;                                 // of the processors alone, by their INIT# line
+    std::function<void(bool)> a20{};                            // address line 20 is let through, or not any more
     devices::chipset::ShadowControl::Changed shadow_changed{};  // of machines with firmware
     std::function<void()> panicked{};                           // from a vCPU's thread, as what follows
     std::function<void(uint32_t)> debug_exit{};                 // empty: there is no such port
@@ -70,6 +72,7 @@ class Pc {
   Host host_;
   devices::SerialPort com1_;
   devices::Mc146818 rtc_;
+  devices::A20Gate a20_;
   devices::ps2::Controller keyboard_;
   devices::AcpiPm acpi_;
   devices::ResetControl reset_control_;

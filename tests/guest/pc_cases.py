@@ -186,6 +186,24 @@ def boot_order(bench):
 
 
 @case
+def processor_resets(bench):
+    """Linux restarts the machine by the keyboard controller and by a triple fault, which reset the processors alone: firmware does the rest."""
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd = bench.path("initrd")
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0")
+    with booted(pc_command(bench, "--cdrom", cd, cpus=2)) as guest:
+        for way in ("kbd", "triple"):
+            answer(guest, f"echo {way} >/sys/kernel/reboot/type")
+            guest.type("reboot\n")
+            guest.expect("SeaBIOS", BOOT_SECONDS)
+            reach_prompt(guest)
+            check(answer(guest, "nproc") == "2", "both processors are there")
+        no_complaints(guest)
+        power_off(guest)
+
+
+@case
 def floppy(bench):
     """Linux reads and writes a floppy disk by its own driver, and notices when there is another one."""
     folder = bench.flavour_folder("amd64")

@@ -324,3 +324,48 @@ def fw_cfg(s, _):
     s.outl(0x518, 0x00000100)
     s.load(4, 0x10000)
     s.load(4, 0x11000)
+
+
+@conversation
+def a20(s, _):
+    """The gate of address line 20, by either chip."""
+    def look():
+        s.load(4, 0x100500)
+        s.load(4, 0x000500)
+
+    s.store(4, 0x100500, 0x11111111)
+    s.store(4, 0x000500, 0x22222222)
+    s.store(4, 0x110500, 0x33333333)
+    s.store(4, 0x010500, 0x44444444)
+    s.about("open")
+    look()
+    for name, close, opened in (("keyboard controller", lambda: controller_command(s, 0xd1, 0xdd), lambda: controller_command(s, 0xd1, 0xdf)),
+                                ("port 92h", lambda: s.outb(0x92, 0x00), lambda: s.outb(0x92, 0x02))):
+        s.about(f"closed by {name}")
+        close()
+        look()
+        s.store(4, 0x100500, 0x55555555)
+        look()
+        s.load(4, 0x110500, differs="it closes what real mode reaches; QEMU's every odd megabyte")
+        s.about(f"opened by {name}")
+        opened()
+        look()
+        s.store(4, 0x000500, 0x22222222)
+
+
+@conversation
+def processor_reset(s, _):
+    """The ways in which programs for the 80286 went back to real mode: the processor is reset, and memory stays."""
+    def begin(then):
+        def part():
+            s.load(1, 0x9000)
+            s.load(4, 0x9004)
+            s.inb(0x21, differs="it is the processor that is reset (INIT#); QEMU resets the machine, all but its memory")
+            s.outb(0x21, 0xa5)
+            then()
+        return part
+
+    s.about("the processor starts again")
+    s.stages(0x9000, [lambda: (s.store(4, 0x9004, 0x12345678), s.outb(0x21, 0xa5), s.outb(0x92, 0x03)),
+                      begin(lambda: s.outb(0x64, 0xfe)), begin(lambda: controller_command(s, 0xd1, 0xde)), begin(s.triple_fault), begin(lambda: None)])
+    return {"resets": True}

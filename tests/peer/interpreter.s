@@ -5,7 +5,11 @@
 
         .set DEBUG_PORT, 0x402
         .set EXIT_PORT, 0x501
+        .set EXIT_VALUE, 0x10           # the process ends with 2 * 16 + 1
         .set STACK, 0x7000
+        .set ROM, 0xfffc0000            # it runs from a copy of all of it in memory, which no chip takes away
+        .set ROM_BYTES, 0x40000
+        .set OFFSET, ROM - 0x200000     # of the ROM from where it is linked for
         .set PATIENCE, 8000             # how long a register has to become what it should, in TSC ticks >> 20
 
         .code32
@@ -18,8 +22,15 @@ start32:
         movw %ax, %ss
         movl $STACK, %esp
         cld
+        movl $ROM, %esi
+        movl $script, %edi
+        movl $ROM_BYTES / 4, %ecx
+        rep movsl
         movl $script, %esi
+        movl $next, %eax
+        jmp *%eax
 next:
+        movl %esi, record
         movzbl (%esi), %eax
         movzbl 1(%esi), %ecx
         movl 4(%esi), %edx
@@ -30,10 +41,11 @@ next:
 
 operations:
         .long finish, port_write, port_read, memory_write, memory_read, port_wait, memory_wait, port_string, memory_string
+        .long memory_jump, triple_fault
 
 finish:
         movl $EXIT_PORT, %edx
-        xorl %eax, %eax
+        movb $EXIT_VALUE, %al
         outb %al, %dx
 1:      hlt
         jmp 1b
@@ -129,6 +141,22 @@ memory_string:
         jnz memory_string
         jmp next
 
+# To the record of the number behind the width, where the register's bits of the mask (value) are the third number.
+memory_jump:
+        call read_memory
+        andl %ebx, %eax
+        cmpl %ebp, %eax
+        jne next
+        movl record, %eax
+        movzwl 2(%eax), %esi
+        shll $4, %esi
+        addl $script, %esi
+        jmp next
+
+triple_fault:
+        lidt no_interrupts
+        int3
+
 # EAX: the register at EDX, of ECX bytes.
 read_port:
         xorl %eax, %eax
@@ -167,21 +195,26 @@ tell:
         popl %edx
         ret
 
+record: .long 0
+no_interrupts:
+        .word 0
+        .long 0
+
         .balign 8
 segments:                                # flat code and data behind the null descriptor
         .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
 segments_pointer:
         .word . - segments - 1
-        .long segments
+        .long segments + OFFSET
 
         .code16
 start16:
         cli
-        addr32 lgdtl %cs:segments_pointer - 0xffff0000
+        addr32 lgdtl %cs:segments_pointer + OFFSET - 0xffff0000
         movl %cr0, %eax
         orb $1, %al
         movl %eax, %cr0
-        ljmpl $8, $start32
+        ljmpl $8, $start32 + OFFSET
 
         .section .reset, "ax"            # where the processor begins
         jmp start16

@@ -5,10 +5,12 @@ import struct
 import subprocess
 
 ROM_BYTES, CODE_BYTES = 256 << 10, 4 << 10
-BASE = 0x100000000 - ROM_BYTES
+BASE = 0x200000  # where the interpreter runs: in an even megabyte, which the gate of A20 leaves alone
 RUN_SECONDS = 120
+EXIT_CODE = 33  # what the interpreter ends with
 OPERATIONS = {name: number for number, name in enumerate(
-    ("finish", "port_write", "port_read", "memory_write", "memory_read", "port_wait", "memory_wait", "port_string", "memory_string"))}
+    ("finish", "port_write", "port_read", "memory_write", "memory_read", "port_wait", "memory_wait", "port_string", "memory_string",
+     "memory_jump", "triple_fault"))}
 
 
 CONVERSATIONS = {}
@@ -92,6 +94,25 @@ class Script:
     def wait_memory(self, address, bits, wanted, width=4, **how):
         self._read("memory_wait", width, address, bits, wanted, **how)
 
+    def stages(self, address, parts):
+        """What is said after each start of the processor: how many there have been is kept at this address. Each part ends the last one."""
+        jumps = len(self.records)
+        for number in range(1, len(parts)):
+            self._add("memory_jump", 1, address, 0xff, number)
+        for number, part in enumerate(parts):
+            if number > 0:
+                where = len(self.records)
+                record = bytearray(self.records[jumps + number - 1])
+                struct.pack_into("<H", record, 2, where)
+                self.records[jumps + number - 1] = bytes(record)
+            self.store(1, address, number + 1)
+            part()
+            if number < len(parts) - 1:
+                self._add("finish", 0, 0)  # it has not: there are answers missing
+
+    def triple_fault(self):
+        self._add("triple_fault", 0, 0)
+
     # --- PCI configuration (mechanism #1)
     def config_at(self, device, function, register, bus=0):
         self.outl(0xcf8, 0x80000000 | bus << 16 | device << 11 | function << 8 | (register & 0xfc))
@@ -110,8 +131,8 @@ def make_rom(folder, script):
     source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "interpreter.s")
     rules, compiled, code = (os.path.join(folder, name) for name in ("interpreter.ld", "interpreter.o", "interpreter.bin"))
     with open(rules, "w", encoding="ascii") as out:
-        out.write(f"SECTIONS {{ script = {BASE:#x}; . = {0x100000000 - CODE_BYTES:#x}; .text : {{ *(.text) }}\n"
-                  "  . = 0xfffffff0; .reset : { *(.reset) } /DISCARD/ : { *(*) } }\n")
+        out.write(f"SECTIONS {{ script = {BASE:#x}; . = {BASE + ROM_BYTES - CODE_BYTES:#x}; .text : {{ *(.text) }}\n"
+                  f"  . = {BASE + ROM_BYTES - 16:#x}; .reset : {{ *(.reset) }} /DISCARD/ : {{ *(*) }} }}\n")
     for command in (["as", "--32", "-o", compiled, source], ["ld", "-m", "elf_i386", "-T", rules, "--oformat", "binary", "-o", code, compiled]):
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode != 0:
@@ -127,7 +148,7 @@ def make_rom(folder, script):
     return rom
 
 
-def listen(command, answers, wanted_code):
+def listen(command, answers):
     """Runs the machine; the numbers that its firmware has said."""
     try:
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
@@ -135,7 +156,7 @@ def listen(command, answers, wanted_code):
         raise PeerError(f"{' '.join(command)}:\nno end after {RUN_SECONDS} s") from late
     with open(answers, "rb") as stream:
         said = stream.read()
-    if run.returncode != wanted_code:
+    if run.returncode != EXIT_CODE:
         raise PeerError(f"{' '.join(command)}:\nexit code {run.returncode} after {len(said) // 4} answers\n{run.stdout}{run.stderr}")
     return list(struct.unpack(f"<{len(said) // 4}I", said[:len(said) // 4 * 4]))
 
@@ -160,15 +181,16 @@ def compare(script, ours, theirs):
     return wrong
 
 
-def converse(folder, script, lodge, qemu="qemu-system-x86_64", machine="pc", ours=(), theirs=(), engine="soft"):
-    """Holds the conversation with both; `ours` and `theirs` are the arguments that give them the same devices."""
+def converse(folder, script, lodge, qemu="qemu-system-x86_64", machine="pc", ours=(), theirs=(), engine="soft", resets=False):
+    """Holds the conversation with both; `ours` and `theirs` are the arguments that give them the same devices. `resets`: in its
+    course the machine, or its processor, starts again."""
     rom = make_rom(folder, script)
     answers = {name: os.path.join(folder, f"{name}.answers") for name in ("lodge", "qemu")}
     mine = listen([lodge, "run", "--machine", machine, "--firmware", rom, "-m", "64M", "--engine", engine, "--serial", "null",
-                   "--no-reboot", "--debug-exit", "--debug-console", f"file:{answers['lodge']}", "--name", f"peer-{os.getpid()}",
+                   *([] if resets else ["--no-reboot"]), "--debug-exit", "--debug-console", f"file:{answers['lodge']}", "--name", f"peer-{os.getpid()}",
                    *(ours if "--net" in ours else ["--net", "none", *ours])],
-                  answers["lodge"], 1)
-    peer = listen([qemu, "-M", machine, "-accel", "tcg", "-bios", rom, "-m", "64M", "-nodefaults", "-display", "none", "-serial", "null", "-no-reboot",
+                  answers["lodge"])
+    peer = listen([qemu, "-M", machine, "-accel", "tcg", "-bios", rom, "-m", "64M", "-nodefaults", "-display", "none", "-serial", "null", *([] if resets else ["-no-reboot"]),
                    "-debugcon", f"file:{answers['qemu']}", "-global", "isa-debugcon.iobase=0x402", "-device",
-                   "isa-debug-exit,iobase=0x501,iosize=0x04", *theirs], answers["qemu"], 1)
+                   "isa-debug-exit,iobase=0x501,iosize=0x04", *theirs], answers["qemu"])
     return compare(script, mine, peer)

@@ -108,10 +108,15 @@ uint8_t Controller::read_data() {
   return value;
 }
 
-bool Controller::accept_command(uint8_t value) {
+Controller::Effect Controller::write_output_port(uint8_t value) {
+  output_port_ = value;
+  return {.reset = !(value & kOutputNoReset), .a20 = (value & kOutputA20) != 0};
+}
+
+Controller::Effect Controller::accept_command(uint8_t value) {
   last_was_command_ = true;
   awaiting_parameter_ = 0;
-  if (value >= kPulseOutput) return !(value & kOutputNoReset);
+  if (value >= kPulseOutput) return {.reset = !(value & kOutputNoReset), .a20 = {}};
   switch (value) {
     case kReadCommandByte: answer(command_byte_); break;
     case kWriteCommandByte:
@@ -133,18 +138,18 @@ bool Controller::accept_command(uint8_t value) {
     case kEnableKeyboard: command_byte_ &= static_cast<uint8_t>(~kByteKeyboardOff); break;
     case kReadInputPort: answer(kInputPort); break;
     case kReadOutputPort: answer(output_port_); break;
-    case kDisableA20: output_port_ &= static_cast<uint8_t>(~kOutputA20); break;
-    case kEnableA20: output_port_ |= kOutputA20; break;
+    case kDisableA20: return write_output_port(output_port_ & static_cast<uint8_t>(~kOutputA20));
+    case kEnableA20: return write_output_port(output_port_ | kOutputA20);
     default: break;
   }
-  return false;
+  return {};
 }
 
-bool Controller::accept_parameter(uint8_t value) {
+Controller::Effect Controller::accept_parameter(uint8_t value) {
   last_was_command_ = false;
   switch (std::exchange(awaiting_parameter_, 0)) {
     case kWriteCommandByte: command_byte_ = value & 0x7f; break;
-    case kWriteOutputPort: output_port_ = value; return !(value & kOutputNoReset);
+    case kWriteOutputPort: return write_output_port(value);
     case kWriteKeyboardBuffer: answer(value); break;
     // Without a second port the byte does not come back from it.
     case kWriteAuxiliaryBuffer: answer(value, board_.has_mouse); break;
@@ -157,27 +162,32 @@ bool Controller::accept_parameter(uint8_t value) {
       keyboard_.receive(value);
       break;
   }
-  return false;
+  return {};
+}
+
+void Controller::carry_out(const Effect& effect) {
+  if (effect.a20 && board_.a20) board_.a20(*effect.a20);
+  if (effect.reset && board_.reset) board_.reset();
 }
 
 void Controller::write_command(uint8_t value) {
-  bool reset = false;
+  Effect effect;
   {
     MutexLock lock(mutex_);
-    reset = accept_command(value);
+    effect = accept_command(value);
     fill();
   }
-  if (reset && board_.reset) board_.reset();
+  carry_out(effect);
 }
 
 void Controller::write_data(uint8_t value) {
-  bool reset = false;
+  Effect effect;
   {
     MutexLock lock(mutex_);
-    reset = accept_parameter(value);
+    effect = accept_parameter(value);
     fill();
   }
-  if (reset && board_.reset) board_.reset();
+  carry_out(effect);
 }
 
 void Controller::key(display::Key key, bool down) {

@@ -26,7 +26,8 @@ class Controller final : public display::KeyboardInput, public display::MouseInp
     IrqPin keyboard, mouse;
     bool has_mouse = true;
     bool tested = false;          // firmware has run the self-test before
-    std::function<void()> reset;  // the output port's bit 0 (processor reset) was pulled low; called without the lock
+    std::function<void()> reset;  // the output port's bit 0 (processor reset) was pulled low; called without the lock, as what follows
+    std::function<void(bool open)> a20{};  // its bit 1 has been written
   };
   explicit Controller(Board board);
 
@@ -53,8 +54,15 @@ class Controller final : public display::KeyboardInput, public display::MouseInp
   uint8_t read_data() LODGE_EXCLUDES(mutex_);
   void write_command(uint8_t value) LODGE_EXCLUDES(mutex_);
   void write_data(uint8_t value) LODGE_EXCLUDES(mutex_);
-  [[nodiscard]] bool accept_command(uint8_t value) LODGE_REQUIRES(mutex_);  // true: reset
-  [[nodiscard]] bool accept_parameter(uint8_t value) LODGE_REQUIRES(mutex_);
+  // What a write does outside the chip.
+  struct Effect {
+    bool reset = false;
+    std::optional<bool> a20;
+  };
+  [[nodiscard]] Effect accept_command(uint8_t value) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] Effect accept_parameter(uint8_t value) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] Effect write_output_port(uint8_t value) LODGE_REQUIRES(mutex_);
+  void carry_out(const Effect& effect) LODGE_EXCLUDES(mutex_);
   [[nodiscard]] uint8_t translated(uint8_t value) LODGE_REQUIRES(mutex_);
   [[nodiscard]] std::optional<uint8_t> keyboard_code() LODGE_REQUIRES(mutex_);
   void answer(uint8_t value, bool auxiliary = false) LODGE_REQUIRES(mutex_);

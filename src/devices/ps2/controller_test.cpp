@@ -19,8 +19,10 @@ class Ps2Controller : public testing::Test {
       : chip({.keyboard = IrqPin([this](bool level) { edges += level; }),
               .mouse = IrqPin([this](bool level) { mouse_edges += level; }),
               .has_mouse = has_mouse,
-              .reset = [this] { ++resets; }}) {}
+              .reset = [this] { ++resets; },
+              .a20 = [this](bool open) { gate += open ? '1' : '0'; }}) {}
   int resets = 0, edges = 0, mouse_edges = 0;
+  std::string gate;
   Controller chip;
 };
 
@@ -29,6 +31,19 @@ TEST_F(Ps2Controller, PulseOfBit0Resets) {
   EXPECT_EQ(resets, 1);
   command(0xff);  // pulls nothing
   EXPECT_EQ(resets, 1);
+}
+
+TEST_F(Ps2Controller, TheGateOfA20IsTheOutputPortsBit1) {
+  command(0xd1);
+  data(0xdd);
+  command(0xd0);
+  EXPECT_EQ(take(), 0xdd);
+  command(0xd1);
+  data(0xdf);
+  command(0xdd);  // the commands of later controllers
+  command(0xdf);
+  EXPECT_EQ(gate, "0101");
+  EXPECT_EQ(resets, 0);
 }
 
 TEST_F(Ps2Controller, OutputPortBit0LowResets) {

@@ -170,7 +170,11 @@ Result<RunResult> SoftVcpu::enter_guest() {
     switch (run_guest(cpu_, memory_.xsave)) {
       case LoopExit::Exit: count(cpu_, Counter::Exits); return RunResult::Exit;
       case LoopExit::Interrupted: return interrupted();
-      case LoopExit::Shutdown: return exited(KVM_EXIT_SHUTDOWN);
+      case LoopExit::Shutdown:
+        // Nothing is left to be finished: an INIT, as chipsets send it, begins anew (SDM vol. 3, 6.15, interrupt 8).
+        cpu_.delivery = Delivery::None;
+        replay_commit(cpu_);
+        return exited(KVM_EXIT_SHUTDOWN);
       case LoopExit::Event: break;
       case LoopExit::Halted:
         count(cpu_, Counter::Halts);

@@ -127,6 +127,28 @@ TEST_F(SoftVcpuTest, ATripleFaultIsAShutdown) {
   EXPECT_EQ(vcpus[0]->shared().exit_reason, uint32_t{KVM_EXIT_SHUTDOWN});
 }
 
+// Chipsets answer a shutdown by INIT#: whatever was under way when the processor gave up is gone.
+TEST_F(SoftVcpuTest, AnInitEndsAShutdown) {
+  start();
+  uint64_t rip = 0;
+  Delivery delivery = Delivery::Nmi;
+  guest = [&](CpuState& c) {
+    rip = c.rip;
+    delivery = c.delivery;
+    if (entered > 1) return exit_with(c, KVM_EXIT_IO);
+    c.rip = 0x1234;
+    c.delivery = Delivery::Exception;
+    return LoopExit::Shutdown;
+  };
+  EXPECT_EQ(vcpus[0]->run().value(), RunResult::Exit);
+  EXPECT_EQ(vcpus[0]->shared().exit_reason, uint32_t{KVM_EXIT_SHUTDOWN});
+  ASSERT_TRUE(vm->signal_msi({.address_lo = 0xfeeff000, .data = 0x500}));
+  EXPECT_EQ(vcpus[0]->run().value(), RunResult::Exit);
+  EXPECT_EQ(entered, 2);
+  EXPECT_EQ(rip, 0xfff0u);
+  EXPECT_EQ(delivery, Delivery::None);
+}
+
 TEST_F(SoftVcpuTest, AKickBeforeRunInterruptsItOnce) {
   start();
   vcpus[0]->kick();
