@@ -8,11 +8,14 @@
 namespace lodge::machine {
 
 namespace {
-constexpr uint32_t kIrqKeyboard = 1, kIrqCom1 = 4, kIrqFloppy = 6, kIrqRtc = 8, kIrqMouse = 12;
+constexpr uint32_t kIrqTimer = 0, kIrqKeyboard = 1, kIrqCom1 = 4, kIrqFloppy = 6, kIrqRtc = 8, kIrqMouse = 12;
 constexpr uint16_t kPortKeyboardData = 0x60, kPortKeyboardCommand = 0x64, kPortRtc = 0x70, kPortPostCode = 0x80, kPortSystemControlA = 0x92,
                    kPortApm = 0xb2, kPortBochsConsole = 0xe9, kPortCom1 = 0x3f8, kPortOvmfConsole = 0x402, kPortResetControl = 0xcf9,
                    kPortDebugExit = 0x501;
 constexpr uint16_t kDebugExitBytes = 4;
+// As the ICH9 has it (datasheet, 21.1.8): the last four inputs, which its bridges use as well.
+constexpr uint32_t kFirstSharedInput = 20, kSharedInputs = 4;
+constexpr unsigned kByBridges = 0, kByHpet = 1;
 }  // namespace
 
 std::vector<kvm_irq_routing_entry> pc_gsi_routing() {
@@ -41,9 +44,38 @@ devices::IrqPin Pc::pin(uint32_t gsi) const {
 // RTC_STS rises with the clock's own interrupt (ACPI 6.5, 4.8.2.4).
 devices::IrqPin Pc::rtc_pin() {
   return devices::IrqPin([this, line = pin(kIrqRtc)](bool level) {
-    line.set(level);
+    if (!timers_replaced_) line.set(level);
     if (level) acpi_.rtc_interrupt();
   });
+}
+
+devices::IrqPin Pc::board_pin(uint32_t gsi) {
+  const uint32_t shared = gsi - kFirstSharedInput;
+  return shared < shared_lines_.size() ? shared_lines_[shared]->input(kByBridges) : pin(gsi);
+}
+
+// With the HPET in their place the 8254's and the clock's interrupts go nowhere (IA-PC HPET 1.0a, 2.3.5).
+void Pc::replace_timers(bool by_hpet) {
+  timers_replaced_ = by_hpet;
+  auto pit = vm_.get_pit2();
+  if (!pit) return log::debug("8254: {}", pit.error().message);
+  pit->flags = by_hpet ? pit->flags | KVM_PIT_FLAGS_HPET_LEGACY : pit->flags & ~uint32_t{KVM_PIT_FLAGS_HPET_LEGACY};
+  if (const auto done = vm_.set_pit2(*pit); !done) log::debug("8254: {}", done.error().message);
+}
+
+Result<> Pc::attach_hpet() {
+  devices::Hpet::Board board{.irq0 = pin(kIrqTimer),
+                             .irq8 = pin(kIrqRtc),
+                             .inputs = {},
+                             .legacy = [this](bool on) { replace_timers(on); },
+                             .changed = [this] { host_.loop.wake(); }};
+  for (uint32_t i = 0; i < kSharedInputs; ++i) {
+    shared_lines_.push_back(std::make_unique<devices::SharedLine>(pin(kFirstSharedInput + i)));
+    board.inputs[kFirstSharedInput + i] = shared_lines_.back()->input(kByHpet);
+    board.possible |= 1u << (kFirstSharedInput + i);
+  }
+  hpet_ = std::make_unique<devices::Hpet>(std::move(board), host_.clock);
+  return mmio_.attach(devices::Hpet::kBase, devices::Hpet::kBytes, *hpet_, "HPET");
 }
 
 void Pc::debug_byte(uint8_t byte) const {
@@ -90,6 +122,7 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
   if (kind != Kind::Direct) {
     dma_ = std::make_unique<devices::I8237>(memory);
     TRY(dma_->attach(ports_));
+    TRY(attach_hpet());
   }
   if (host_.floppy) {
     floppy_ = std::make_unique<devices::floppy::Controller>(pin(kIrqFloppy), *dma_);
@@ -101,7 +134,7 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
                                         .mmio = mmio_,
                                         .beside_pci = beside_pci_,
                                         .acpi = acpi_,
-                                        .pin = [this](uint32_t gsi) { return pin(gsi); },
+                                        .pin = [this](uint32_t gsi) { return board_pin(gsi); },
                                         .send_message = [this](uint64_t address, uint32_t data) { send_message(address, data); },
                                         .shadow_changed = host_.shadow_changed,
                                         .floppy = host_.floppy}));
@@ -120,6 +153,7 @@ void Pc::connect_host() {
   deadlines_.push_back(host_.loop.add_deadline([this] { return com1_.deadline(); }, [this] { com1_.on_deadline(); }));
   deadlines_.push_back(host_.loop.add_deadline([this] { return rtc_.deadline(); }, [this] { rtc_.on_deadline(); }));
   deadlines_.push_back(host_.loop.add_deadline([this] { return acpi_.deadline(); }, [this] { acpi_.on_deadline(); }));
+  if (hpet_) deadlines_.push_back(host_.loop.add_deadline([this] { return hpet_->deadline(); }, [this] { hpet_->on_deadline(); }));
 }
 
 Result<std::unique_ptr<Pc>> Pc::create(Kind kind, engine::Vm& vm, const MemoryMap& map, memory::GuestMemory& memory, Host host) {

@@ -15,10 +15,12 @@
 #include "devices/bus.hpp"
 #include "devices/chipset_ports.hpp"
 #include "devices/floppy/controller.hpp"
+#include "devices/hpet.hpp"
 #include "devices/isa_dma/i8237.hpp"
 #include "devices/mc146818.hpp"
 #include "devices/ps2/controller.hpp"
 #include "devices/serial_port.hpp"
+#include "devices/shared_line.hpp"
 #include "engine/api/engine.hpp"
 #include "machine/chipset.hpp"
 #include "machine/memory_map.hpp"
@@ -65,6 +67,9 @@ class Pc {
   void connect_host();
   [[nodiscard]] devices::IrqPin pin(uint32_t gsi) const;
   [[nodiscard]] devices::IrqPin rtc_pin();
+  [[nodiscard]] devices::IrqPin board_pin(uint32_t gsi);
+  [[nodiscard]] Result<> attach_hpet();
+  void replace_timers(bool by_hpet);
   void send_message(uint64_t address, uint32_t data) const;
   void debug_byte(uint8_t byte) const;
 
@@ -86,6 +91,10 @@ class Pc {
   devices::PortBus beside_pci_;  // ports under those of the PCI host bridge
   devices::PortBus ports_;
   devices::MmioBus mmio_;
+  // Inputs of the IOAPIC that the board's bridges share with the HPET, 20 to 23.
+  std::vector<std::unique_ptr<devices::SharedLine>> shared_lines_;
+  std::unique_ptr<devices::Hpet> hpet_;  // null: the machine direct
+  std::atomic<bool> timers_replaced_ = false;
   std::unique_ptr<devices::I8237> dma_;  // null: the machine direct
   std::unique_ptr<devices::floppy::Controller> floppy_;
   std::unique_ptr<Chipset> chipset_;

@@ -6,6 +6,7 @@
 
 #include "devices/chipset/i440fx_board.hpp"
 #include "devices/chipset/q35_board.hpp"
+#include "devices/hpet.hpp"
 #include "devices/pci/host_bridge.hpp"
 #include "machine/acpi/aml.hpp"
 #include "machine/acpi/header.hpp"
@@ -135,6 +136,13 @@ Aml common_windows() {
                   port_window(kAfterConfig, 0x10000 - kAfterConfig), memory_window(kDisplay, kDisplayBytes));
 }
 
+Aml event_timer() {
+  using devices::Hpet;
+  return device("HPET",
+                sequence(name("_HID", eisa_id("PNP0103")), name("_UID", integer(0)),
+                         name("_CRS", resources(fixed_memory(static_cast<uint32_t>(Hpet::kBase), static_cast<uint32_t>(Hpet::kBytes))))));
+}
+
 // --- The 440FX machine
 
 using devices::chipset::I440FxBoard;
@@ -207,15 +215,15 @@ std::vector<uint8_t> build_direct_dsdt(uint32_t vcpus) {
 }
 
 std::vector<uint8_t> build_i440fx_dsdt(uint32_t vcpus, const LegacyBoard& board) {
-  return make_dsdt(I440FxBoard::kPowerLayout.soft_off_sleep, sequence(i440fx_bus(board), processors(vcpus)));
+  return make_dsdt(I440FxBoard::kPowerLayout.soft_off_sleep, sequence(i440fx_bus(board), event_timer(), processors(vcpus)));
 }
 
 std::vector<uint8_t> build_q35_dsdt(uint32_t vcpus, const LegacyBoard& board, const std::optional<devices::pci::Window>& configuration) {
   // Beyond 4 GiB it is not described: then systems use the ports.
   const bool below_4g = configuration && configuration->base + configuration->size <= kAbove4G;
   const Aml reserved = below_4g ? configuration_space(*configuration) : Aml();
-  return make_dsdt(Q35Board::kPowerLayout.soft_off_sleep, sequence(q35_bus(board, configuration), reserved, processors(vcpus)),
-                   interrupt_model());
+  return make_dsdt(Q35Board::kPowerLayout.soft_off_sleep,
+                   sequence(q35_bus(board, configuration), reserved, event_timer(), processors(vcpus)), interrupt_model());
 }
 
 }  // namespace lodge::machine::acpi

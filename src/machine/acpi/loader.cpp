@@ -116,6 +116,7 @@ Blobs build_blobs(uint32_t vcpus, const Board& board) {
   const size_t dsdt = file.place(board.dsdt);
   const size_t fadt = file.place_with_pointers(build_fadt(board.hardware, dsdt, facs), {{kFadtFacs, 4}, {kFadtDsdt, 4}, {kFadtXDsdt, 8}});
   std::vector<size_t> tables{fadt, file.place(build_madt(vcpus, board.level_lines))};
+  tables.push_back(file.place(build_hpet()));
   if (board.configuration) tables.push_back(file.place(build_mcfg(*board.configuration)));
   std::vector<uint8_t> rsdt;
   append(rsdt, make_header("RSDT", 1));

@@ -98,7 +98,7 @@ TEST(AcpiLoader, TheScriptLeavesLinkedAndSummedTables) {
   const auto rsdt = firmware.at(load(rsdp, 16, 4));
   EXPECT_EQ(std::memcmp(rsdt.data(), "RSDT", 4), 0);
   EXPECT_EQ(sum(rsdt), 0U);
-  ASSERT_EQ(rsdt.size(), 36U + 3 * 4);
+  ASSERT_EQ(rsdt.size(), 36U + 4 * 4);
   const auto fadt = firmware.at(load(rsdt, 36, 4));
   EXPECT_EQ(std::memcmp(fadt.data(), "FACP", 4), 0);
   EXPECT_EQ(sum(fadt), 0U);
@@ -108,7 +108,11 @@ TEST(AcpiLoader, TheScriptLeavesLinkedAndSummedTables) {
   const auto madt = firmware.at(load(rsdt, 40, 4));
   EXPECT_EQ(std::memcmp(madt.data(), "APIC", 4), 0);
   EXPECT_EQ(sum(madt), 0U);
-  const auto mcfg = firmware.at(load(rsdt, 44, 4));
+  const auto hpet = firmware.at(load(rsdt, 44, 4));
+  EXPECT_EQ(std::memcmp(hpet.data(), "HPET", 4), 0);
+  EXPECT_EQ(load(hpet, 36, 4), 0x8086a201U);
+  EXPECT_EQ(load(hpet, 44, 8), 0xfed00000U);
+  const auto mcfg = firmware.at(load(rsdt, 48, 4));
   EXPECT_EQ(std::memcmp(mcfg.data(), "MCFG", 4), 0);
   EXPECT_EQ(load(mcfg, 44, 8), configuration.base);
   EXPECT_EQ(load(mcfg, 54, 2), 0xff00U) << "buses 0 to 255";

@@ -6,6 +6,7 @@
 
 #include "devices/acpi_pm.hpp"
 #include "devices/chipset_ports.hpp"
+#include "devices/hpet.hpp"
 #include "machine/acpi/dsdt.hpp"
 #include "machine/acpi/header.hpp"
 #include "machine/memory_map.hpp"
@@ -156,6 +157,23 @@ std::vector<uint8_t> build_mcfg(const devices::pci::Window& configuration) {
   append(out, make_header("MCFG", 1));
   const auto buses = configuration.size / devices::pci::HostBridge::kEcamBytes;
   append(out, Body{.base = configuration.base, .last_bus = static_cast<uint8_t>(buses - 1)});
+  return finish(std::move(out));
+}
+
+std::vector<uint8_t> build_hpet() {
+  using devices::Hpet;
+  constexpr uint8_t kInMemory = 0, kBits = 64;
+  struct [[gnu::packed]] Body {
+    uint32_t block_id = Hpet::kBlockId;
+    GenericAddress base{kInMemory, kBits, 0, 0, Hpet::kBase};
+    uint8_t number = 0;
+    uint16_t least_periodic_tick = 100;  // of the counter, without losing interrupts
+    uint8_t page_protection = 0;
+  };
+  static_assert(sizeof(Body) == 20);
+  std::vector<uint8_t> out;
+  append(out, make_header("HPET", 1));
+  append(out, Body{});
   return finish(std::move(out));
 }
 

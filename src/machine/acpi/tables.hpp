@@ -33,6 +33,8 @@ struct FixedHardware {
 [[nodiscard]] std::vector<uint8_t> build_madt(uint32_t vcpus, std::span<const uint8_t> level_lines);
 [[nodiscard]] std::vector<uint8_t> build_fadt(const FixedHardware& hardware, uint64_t dsdt, uint64_t facs);
 [[nodiscard]] std::vector<uint8_t> build_facs();
+// Of devices::Hpet (IA-PC HPET 1.0a, 3.2.4).
+[[nodiscard]] std::vector<uint8_t> build_hpet();
 
 // Writes RSDP, XSDT and the tables into the ROM area and the FACS into the EBDA. The address of the RSDP.
 [[nodiscard]] Result<uint64_t> place_tables(memory::GuestMemory& memory, uint32_t vcpus);

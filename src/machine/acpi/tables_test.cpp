@@ -37,6 +37,7 @@ TEST(AcpiTables, HeadersAreValid) {
   expect_valid(build_direct_dsdt(1), "DSDT");
   expect_valid(build_madt(1, kLines), "APIC");
   expect_valid(build_fadt({}, 0xe0100, 0x9f400), "FACP");
+  expect_valid(build_hpet(), "HPET");
   expect_valid(build_mcfg({kPciConfiguration, kPciConfigurationBytes}), "MCFG");
 }
 

@@ -41,7 +41,7 @@ void I8254::reset(uint64_t now_ns) {
     counter.state.count_load_time = static_cast<int64_t>(now_ns);
   }
   counters_[2].state.gate = 0;
-  speaker_data_ = false;
+  speaker_data_ = replaced_ = false;
   reinject_ = true;
   irq_edge_ = UINT64_MAX;
   irq_period_ = 0;
@@ -232,7 +232,7 @@ void I8254::start_irq_timer() {
   forgive();
   irq_edge_ = UINT64_MAX;
   irq_period_ = 0;
-  if (!counter.counting) return;
+  if (!counter.counting || replaced_) return;
   const uint64_t count = counter.state.count;
   if (periodic(counter)) {
     irq_period_ = count >= kShortestPeriodTicks ? count : (kShortestPeriodTicks + count - 1) / count * count;
@@ -293,11 +293,13 @@ kvm_pit_state2 I8254::get_state() const {
   kvm_pit_state2 state{};
   for (unsigned index = 0; index < 3; ++index) state.channels[index] = counters_[index].state;
   if (speaker_data_) state.flags |= KVM_PIT_FLAGS_SPEAKER_DATA_ON;
+  if (replaced_) state.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
   return state;
 }
 
 void I8254::set_state(const kvm_pit_state2& state, uint64_t now_ns) {
   speaker_data_ = (state.flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON) != 0;
+  replaced_ = (state.flags & KVM_PIT_FLAGS_HPET_LEGACY) != 0;
   for (unsigned index = 0; index < 3; ++index) {
     Counter& counter = counters_[index];
     counter = Counter{};

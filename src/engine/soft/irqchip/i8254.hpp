@@ -44,7 +44,8 @@ class I8254 {
 
   [[nodiscard]] bool output(unsigned counter, uint64_t now_ns) const;
 
-  // The layout of KVM_GET_PIT2. Loading restarts each counter with its full count at now_ns, as KVM does.
+  // The layout of KVM_GET_PIT2. While its flag KVM_PIT_FLAGS_HPET_LEGACY is set, counter 0 raises no interrupts: another timer does.
+  // Loading restarts each counter with its full count at now_ns, as KVM does.
   [[nodiscard]] kvm_pit_state2 get_state() const;
   void set_state(const kvm_pit_state2& state, uint64_t now_ns);
 
@@ -79,7 +80,7 @@ class I8254 {
   void forgive();
 
   Counter counters_[3];
-  bool speaker_data_;
+  bool speaker_data_, replaced_;
   uint64_t irq_edge_;    // the tick (since counter 0's load) of OUT0's next rising edge; UINT64_MAX: none
   uint64_t irq_period_;  // ticks between edges; 0: one edge only
   uint64_t owed_;        // ticks not yet injected

@@ -41,6 +41,24 @@ TEST(I8254, RateGeneratorFiresAtExactMultiplesOfItsPeriod) {
   }
 }
 
+// Another timer stands in its place: KVM_PIT_FLAGS_HPET_LEGACY.
+TEST(I8254, InterruptsOnlyWhileItIsNotReplaced) {
+  I8254 pit;
+  program(pit, 0x34, 1000);
+  kvm_pit_state2 state = pit.get_state();
+  state.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
+  pit.set_state(state, 0);
+  EXPECT_EQ(pit.next_deadline_ns(), kNever);
+  program(pit, 0x34, 500);
+  EXPECT_EQ(pit.next_deadline_ns(), kNever);
+  EXPECT_EQ(pit.get_state().flags, uint32_t{KVM_PIT_FLAGS_HPET_LEGACY});
+  EXPECT_LT(read_latched(pit, 0, after_ticks(10)), 500) << "it counts all the same";
+  state = pit.get_state();
+  state.flags = 0;
+  pit.set_state(state, 0);
+  EXPECT_EQ(pit.next_deadline_ns(), after_ticks(500));
+}
+
 TEST(I8254, LateTicksAreOwedAndFollowTheAcknowledges) {
   I8254 pit;
   program(pit, 0x34, 1000);
