@@ -72,6 +72,12 @@ Result<> FwCfg::add_item(std::string_view name, Item item) {
   return {};
 }
 
+uint16_t FwCfg::key_of(std::string_view name) {
+  MutexLock lock(mutex_);
+  const auto found = files_.find(name);
+  return found == files_.end() ? uint16_t{0} : found->second;
+}
+
 std::vector<uint8_t> FwCfg::file(std::string_view name) {
   MutexLock lock(mutex_);
   const auto found = files_.find(name);

@@ -66,6 +66,8 @@ class FwCfg {
   // A file whose bytes are made anew each time that the guest selects it: always as many as now. From a vCPU's thread; it must not use
   // this object.
   [[nodiscard]] Result<> add_made_file(std::string_view name, std::function<std::vector<uint8_t>()> make) LODGE_EXCLUDES(mutex_);
+  // The number of the file's item; 0: there is no such file.
+  [[nodiscard]] uint16_t key_of(std::string_view name) LODGE_EXCLUDES(mutex_);
   // What the file holds now; empty if there is none of that name.
   [[nodiscard]] std::vector<uint8_t> file(std::string_view name) LODGE_EXCLUDES(mutex_);
 

@@ -7,6 +7,7 @@
 #include "devices/chipset/i440fx_board.hpp"
 #include "devices/chipset/q35_board.hpp"
 #include "machine/config.hpp"
+#include "machine/kernel_rom.hpp"
 #include "machine/pci_places.hpp"
 
 namespace lodge::machine {
@@ -119,6 +120,7 @@ std::string boot_order_file(const Config& config) {
   const auto add = [&](const std::string& path) {
     if (std::ranges::find(lines, path) == lines.end()) lines.push_back(path);
   };
+  if (!config.kernel.empty() && config.firmware_name() != "uefi") add(std::string(kKernelRomPath));
   for (const BootOrder::Entry& entry : config.boot.entries) {
     const std::vector<std::string> all = paths(config, entry.kind);
     if (entry.number)

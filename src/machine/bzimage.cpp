@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "machine/memory_map.hpp"
+
 namespace lodge::machine {
 
 namespace {
@@ -23,6 +25,15 @@ size_t setup_bytes(std::span<const uint8_t> file) {
 }
 
 bool BzImage::has_64bit_entry() const { return header.version >= 0x20c && (header.xloadflags & XLF_KERNEL_64); }
+
+// It unpacks itself to its preferred address and needs init_size bytes there (protocol 2.10).
+uint64_t BzImage::end() const {
+  constexpr uint16_t kProtocolInitSize = 0x20a;
+  const bool tells = header.version >= kProtocolInitSize;
+  const uint64_t preferred = tells ? std::max<uint64_t>(header.pref_address, kHighMemory) : kHighMemory;
+  const uint64_t needed = tells ? header.init_size : 4 * protected_mode.size();
+  return std::max(preferred + needed, kHighMemory + protected_mode.size());
+}
 
 Result<BzImage> parse_bzimage(std::span<const uint8_t> file) {
   if (!looks_like_bzimage(file)) return fail(ErrorKind::Usage, "not a bzImage");

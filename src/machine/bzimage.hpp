@@ -15,6 +15,8 @@ struct BzImage {
   std::span<const uint8_t> protected_mode;  // what goes to code32_start
   std::span<const uint8_t> payload;         // the compressed kernel; empty before protocol 2.08
   [[nodiscard]] bool has_64bit_entry() const;
+  // One past the memory that it needs while it unpacks itself.
+  [[nodiscard]] uint64_t end() const;
 };
 
 [[nodiscard]] bool looks_like_bzimage(std::span<const uint8_t> file);

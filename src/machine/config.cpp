@@ -87,8 +87,6 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "no kernel given: use --kernel FILE (a bzImage or an ELF vmlinux)");
   if (config.kind() == Kind::Direct && !config.firmware.empty())
     return fail(ErrorKind::Usage, "--machine direct starts its kernel without firmware: leave --firmware out, or --machine");
-  if (config.kind() != Kind::Direct && !config.kernel.empty() && config.firmware_name() == "bios")
-    return fail(ErrorKind::Usage, "--kernel: a BIOS boots from disks only: leave --machine out (and --firmware), or use --firmware uefi");
   if (config.kernel.empty() && (!config.initrd.empty() || !config.append.empty()))
     return fail(ErrorKind::Usage, "--initrd and --append go with --kernel FILE");
   if (!config.uefi_vars.empty() && config.firmware_name() != "uefi") return fail(ErrorKind::Usage, "--uefi-vars goes with --firmware uefi");

@@ -62,8 +62,7 @@ Result<> describe_machine(devices::FwCfg& fw_cfg, const MemoryMap& map, const Co
   fw_cfg.add_number16(FwCfg::kBootMenu, config.boot.menu ? 1 : 0);
   fw_cfg.add(FwCfg::kIrq0Override, {1});  // the 8254 at input 2 of the IOAPIC
   TRY(fw_cfg.add_file("etc/e820", memory_ranges(map)));
-  if (!config.boot.entries.empty()) {
-    const std::string order = boot_order_file(config);
+  if (const std::string order = boot_order_file(config); !order.empty()) {
     std::vector<uint8_t> text(order.begin(), order.end());
     text.push_back(0);  // which both firmwares look for
     TRY(fw_cfg.add_file("bootorder", std::move(text)));

@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "machine/boot_layout.hpp"
 #include "machine/config.hpp"
+#include "machine/multiboot.hpp"
 #include "machine/payload.hpp"
 
 namespace lodge::machine {
@@ -104,6 +105,9 @@ Result<Kernel> Kernel::create(std::vector<uint8_t> file, std::string path, bool 
   if (kernel.file_.empty()) return fail(ErrorKind::Usage, "kernel {}: the file is empty", kernel.path_);
 
   if (!looks_like_bzimage(kernel.file_)) {
+    if (looks_like_multiboot(kernel.file_))
+      if (const auto elf = parse_elf(kernel.file_); !elf || !elf->pvh_entry)
+        return fail(ErrorKind::Usage, "kernel {}: a multiboot kernel, which a BIOS starts: add --machine pc", kernel.path_);
     if (identify_compression(kernel.file_) != Compression::None)
       return fail(ErrorKind::Usage, "kernel {}: not a Linux kernel: neither a bzImage (/boot/vmlinuz-...) nor an ELF vmlinux",
                   kernel.path_);
@@ -150,14 +154,7 @@ Result<> Kernel::load_segments(memory::GuestMemory& memory) const {
   return {};
 }
 
-uint64_t Kernel::bzimage_end() const {
-  const setup_header& header = bzimage_->header;
-  if (elf_) return elf_->end();
-  // The bzImage unpacks itself to its preferred address and needs init_size bytes there (protocol 2.10).
-  const uint64_t preferred = header.version >= 0x20a ? std::max<uint64_t>(header.pref_address, kHighMemory) : kHighMemory;
-  const uint64_t needed = header.version >= 0x20a ? header.init_size : 4 * bzimage_->protected_mode.size();
-  return std::max(preferred + needed, kHighMemory + bzimage_->protected_mode.size());
-}
+uint64_t Kernel::bzimage_end() const { return elf_ ? elf_->end() : bzimage_->end(); }
 
 Result<uint64_t> Kernel::place_initrd(memory::GuestMemory& memory, const MemoryMap& map, const Boot& boot, uint64_t kernel_end,
                                       uint64_t highest, bool may_be_above_4g) const {

@@ -104,6 +104,14 @@ class KernelTest : public testing::Test {
   std::unique_ptr<memory::GuestMemory> memory = std::move(*memory::GuestMemory::create(map.backing()));
 };
 
+TEST(KernelFile, AMultibootKernelIsABiosKernel) {
+  Bytes file(64);
+  put(file, 0, std::array<uint32_t, 3>{0x1badb002, 0, 0 - 0x1badb002u});
+  const auto kernel = Kernel::create(file, "k");
+  ASSERT_FALSE(kernel);
+  EXPECT_NE(kernel.error().message.find("--machine pc"), std::string::npos) << kernel.error().message;
+}
+
 TEST_F(KernelTest, PayloadOf64BitKernelIsLoadedAndEnteredAtItsEntry) {
   const Bytes initrd(5000, 0x5a);
   const auto entry = boot(bzimage(elf64()), {.command_line = "quiet", .initrd = initrd, .rsdp = 0xe0000});

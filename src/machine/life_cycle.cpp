@@ -167,6 +167,21 @@ Result<std::unique_ptr<display::vnc::Server>> open_display(const Config& config,
   return server;
 }
 
+// Linux's name is the whole of the option, commas and all.
+Result<std::vector<KernelModule>> read_modules(const std::string& option, bool multiboot) {
+  std::vector<ModuleName> names;
+  if (multiboot)
+    names = parse_module_names(option);
+  else if (!option.empty())
+    names.push_back({.file = option, .words = ""});
+  std::vector<KernelModule> modules;
+  for (ModuleName& name : names) {
+    std::vector<uint8_t> bytes = TRY(read_file(name.file, "initrd"));
+    modules.push_back({.name = std::move(name), .bytes = std::move(bytes)});
+  }
+  return modules;
+}
+
 }  // namespace
 
 ExitCode exit_code_of(const Error& error) {
@@ -185,6 +200,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
   std::optional<Kernel> kernel;
   std::optional<Firmware> firmware;
   std::unique_ptr<VariableStore> variables;
+  std::optional<BiosKernel> bios_kernel;
+  std::vector<KernelModule> modules;
   std::vector<uint8_t> vga_rom, e1000_rom, virtio_rom, handed_kernel;
   if (config.kind() == Kind::Direct) {
     std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
@@ -194,8 +211,19 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
     if (!firmware->variables().empty()) variables = TRY(VariableStore::open(config.uefi_vars_path(), firmware->variables()));
     if (config.vga) vga_rom = TRY(read_vga_rom());
     if (!config.kernel.empty()) {
-      handed_kernel = TRY(read_file(config.kernel, "kernel"));
-      TRY(check_efi_program(handed_kernel, config.kernel));
+      std::vector<uint8_t> file = TRY(read_file(config.kernel, "kernel"));
+      // A file may be firmware of either kind: then the kernel is there for both.
+      if (config.firmware_name() != "bios") handed_kernel = file;
+      const Result<> for_uefi = check_efi_program(file, config.kernel);
+      if (config.firmware_name() == "uefi") TRY(for_uefi);
+      if (config.firmware_name() != "uefi") {
+        auto for_bios = BiosKernel::create(std::move(file), config.kernel);
+        if (!for_bios && (handed_kernel.empty() || !for_uefi)) return std::unexpected(for_bios.error());
+        if (for_bios) {
+          modules = TRY(read_modules(config.initrd, for_bios->is_multiboot()));
+          bios_kernel = *std::move(for_bios);
+        }
+      }
     }
     const auto has_cards = [&](NicConfig::Model model) {
       return std::ranges::find(config.nics, model, &NicConfig::model) != config.nics.end();
@@ -205,7 +233,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
     if (has_cards(NicConfig::Model::Virtio) && config.boot.names(BootOrder::Kind::Network))
       virtio_rom = TRY(read_nic_rom(NicConfig::Model::Virtio));
   }
-  const std::vector<uint8_t> initrd = config.initrd.empty() ? std::vector<uint8_t>() : TRY(read_file(config.initrd, "initrd"));
+  const bool wants_initrd = !config.initrd.empty() && (kernel || !handed_kernel.empty()) && !(bios_kernel && bios_kernel->is_multiboot());
+  const std::vector<uint8_t> initrd = wants_initrd ? TRY(read_file(config.initrd, "initrd")) : std::vector<uint8_t>();
   const std::optional<monitor::NameClaim> claim = TRY(claim_name(config));
   const std::unique_ptr<engine::System> system = TRY(open_engine());
   if (const int most = system->check_extension(KVM_CAP_MAX_VCPUS); most > 0 && config.vcpus > static_cast<uint32_t>(most))
@@ -236,6 +265,8 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .config = config,
                                                 .kernel = kernel ? &*kernel : nullptr,
                                                 .handed_kernel = handed_kernel,
+                                                .bios_kernel = bios_kernel ? &*bios_kernel : nullptr,
+                                                .modules = &modules,
                                                 .firmware = firmware ? &*firmware : nullptr,
                                                 .variables = variables.get(),
                                                 .vga_rom = vga_rom,

@@ -30,6 +30,7 @@
 #include "machine/firmware.hpp"
 #include "machine/firmware_memory.hpp"
 #include "machine/kernel.hpp"
+#include "machine/kernel_rom.hpp"
 #include "machine/pc.hpp"
 #include "machine/peripherals.hpp"
 #include "machine/variable_store.hpp"
@@ -55,7 +56,9 @@ class Machine {
     engine::System& system;
     const Config& config;
     const Kernel* kernel = nullptr;                      // of Kind::Direct
-    std::span<const uint8_t> handed_kernel{};            // to firmware, which starts it; empty: none
+    std::span<const uint8_t> handed_kernel{};            // to UEFI firmware, which starts it; empty: none
+    const BiosKernel* bios_kernel = nullptr;             // of a BIOS, which starts it
+    const std::vector<KernelModule>* modules = nullptr;  // its
     const Firmware* firmware = nullptr;                  // of the other kinds
     VariableStore* variables = nullptr;                  // of firmware that has them
     std::span<const uint8_t> vga_rom{};                  // of the graphics card

@@ -2,6 +2,7 @@
 import contextlib
 import hashlib
 import os
+import struct
 import subprocess
 
 from debian_cases import Debian, log_in
@@ -205,6 +206,90 @@ def processor_resets(bench):
             check(answer(guest, "nproc") == "2", "both processors are there")
         no_complaints(guest)
         power_off(guest)
+
+
+@case
+def bios_kernel(bench):
+    """A BIOS starts a kernel that it is handed, before everything else, and again after a reset."""
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd, kernel = bench.path("initrd"), os.path.join(folder, "vmlinuz")
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    disk = bench.path("disk", bytes(MIB))
+    with booted(pc_command(bench, "--kernel", kernel, "--initrd", initrd, "--append", "console=ttyS0 handed=over", "--boot", "disk", "--drive",
+                           f"file={disk},format=raw", cpus=2)) as guest:
+        check("handed=over" in answer(guest, "cat /proc/cmdline"), "another command line")
+        check(answer(guest, "test -d /sys/firmware/efi || echo bios") == "bios", "UEFI")
+        guest.type("reboot\n")
+        reach_prompt(guest)
+        check(answer(guest, "nproc") == "2", "both processors are there")
+        no_complaints(guest)
+        power_off(guest)
+    for arguments, words in (("--kernel", disk), "neither"), (("--kernel", kernel, "--initrd", bench.path("none")), "none"), \
+            (("--kernel", kernel, "--append", "x" * 5000), "--append"):
+        run = subprocess.run(pc_command(bench, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL)
+        check(run.returncode == 2 and words in run.stderr, f"{arguments}: {run.returncode} {run.stderr}")
+
+
+# A multiboot kernel that writes what it finds to the debug console: EAX, the information that EBX points to, the memory map, its first module,
+# and the command line; then it ends the machine.
+MULTIBOOT_KERNEL = """
+        .text
+        .long 0x1badb002, 3, -(0x1badb002 + 3)
+        .global _start
+_start: movl $0x80000, %esp
+        pushl %eax
+        movw $0x402, %dx
+        cld
+        movl %esp, %esi
+        movl $4, %ecx
+        rep outsb
+        movl %ebx, %esi
+        movl $116, %ecx
+        rep outsb
+        movl 48(%ebx), %esi
+        movl 44(%ebx), %ecx
+        rep outsb
+        movl 24(%ebx), %eax
+        movl (%eax), %esi
+        movl 4(%eax), %ecx
+        subl %esi, %ecx
+        rep outsb
+        movl 16(%ebx), %esi
+        movl $64, %ecx
+        rep outsb
+        movl $0x501, %edx
+        movb $0x2a, %al
+        outb %al, %dx
+1:      hlt
+        jmp 1b
+"""
+
+
+@case
+def multiboot(bench):
+    """A multiboot kernel, as an ELF file packed by gzip, with a module."""
+    made = bench.path("kernel")
+    source = bench.path("kernel.s", MULTIBOOT_KERNEL.encode())
+    for command in (["as", "--32", "-o", f"{made}.o", source], ["ld", "-m", "elf_i386", "-n", "-Ttext", "0x100000", "-o", made, f"{made}.o"],
+                    ["gzip", "-kf", made]):
+        subprocess.run(command, check=True, timeout=COMMAND_SECONDS)
+    module, said = bench.path("module", noise(MIB, 11)), bench.path("said")
+    run = subprocess.run(pc_command(bench, "--kernel", f"{made}.gz", "--initrd", f"{module} with words", "--append", "some words", "--serial", "null",
+                                    "--debug-exit", "--debug-console", f"file:{said}", memory="64M"), capture_output=True, text=True,
+                         timeout=BOOT_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    check(run.returncode == 2 * 0x2a + 1, f"exit code {run.returncode}\n{run.stderr}")
+    answers = read_file(said, 0, -1)
+    answers = answers[answers.index(struct.pack("<I", 0x2badb002)) + 4:]  # behind SeaBIOS's own words
+    info, rest = struct.unpack_from("<29I", answers), answers[116:]
+    check(info[0] & 0x4d == 0x4d, f"flags {info[0]:#x}")
+    check(600 <= info[1] <= 640 and 60 << 10 <= info[2] <= 63 << 10, f"memory below {info[1]} KiB, above {info[2]} KiB")
+    ranges = [struct.unpack_from("<IQQI", rest, at) for at in range(0, info[11], 24)]
+    check(all(entry[0] == 20 for entry in ranges), f"memory map {ranges}")
+    check((0x100000, info[2] << 10, 1) in [entry[1:] for entry in ranges], f"no high memory of {info[2]} KiB in {ranges}")
+    rest = rest[info[11]:]
+    check(rest[:MIB] == noise(MIB, 11), "the module reads otherwise")
+    words = rest[MIB:].split(b"\0")[0].decode()
+    check(words == f"{made}.gz some words", f"the command line is {words}")
 
 
 @case

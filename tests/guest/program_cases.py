@@ -101,3 +101,9 @@ def xen(bench):
         reach_prompt(guest)
         power_off(guest)
     check("(XEN) Entering ACPI S5 state" in guest.output, "Xen did not switch off")
+    # Without a loader in between, by the first multiboot.
+    with Console(pc_command(bench, "--kernel", hypervisor, "--initrd", f"{kernel} console=hvc0,{initrd}", "--append",
+                            "com1=115200,8n1 console=com1 dom0_mem=256M", memory="512M", cpus=2)) as guest:
+        guest.expect(r"\(XEN\) Bootloader: Lodge", BOOT_SECONDS)
+        reach_prompt(guest)
+        power_off(guest)
