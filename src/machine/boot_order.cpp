@@ -50,6 +50,13 @@ Kind kind_of(Media media) {
   return Kind::Disk;
 }
 
+// Where something sits on PCI: on bus 0, or alone behind a root port.
+std::string place_of(std::string_view what, unsigned port, unsigned device) {
+  if (port == 0) return fmt::format("/pci@i0cf8/{}@{:x}", what, device);
+  const std::string function = port == 1 ? "" : fmt::format(",{:x}", port - 1);
+  return fmt::format("/pci@i0cf8/pci-bridge@{:x}{}/{}@0", devices::chipset::Q35Board::kRootPortDevice, function, what);
+}
+
 // The paths of all that is of this kind, in its own order.
 std::vector<std::string> paths(const Config& config, Kind kind) {
   const bool q35 = config.kind() == machine::Kind::Q35;
@@ -57,18 +64,18 @@ std::vector<std::string> paths(const Config& config, Kind kind) {
   std::vector<std::string> all;
   if (kind == Kind::Network) {
     for (unsigned i = 0; i < config.nics.size(); ++i)
-      all.push_back(fmt::format("/pci@i0cf8/ethernet@{:x}/ethernet-phy@0", places.first_nic + i));
+      all.push_back(place_of("ethernet", config.nics[i].port, places.first_nic + i) + "/ethernet-phy@0");
     return all;
   }
   unsigned on_virtio = 0;
   for (const DriveConfig& drive : config.drives) {
-    const unsigned virtio_number = drive.interface == DriveInterface::Virtio ? on_virtio++ : 0;
+    const unsigned virtio_number = drive.interface == DriveInterface::Virtio && drive.port == 0 ? on_virtio++ : 0;
     if (kind_of(drive.media) != kind) continue;
     if (drive.interface == DriveInterface::Floppy)
       all.push_back(fmt::format("/pci@i0cf8/isa@{:x}/fdc@03f0/floppy@{:x}",
                                 q35 ? devices::chipset::Q35Board::kLpcDevice : devices::chipset::I440FxBoard::kIsaDevice, drive.place));
     else if (drive.interface == DriveInterface::Virtio)
-      all.push_back(fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0", places.first_drive + virtio_number));
+      all.push_back(place_of("scsi", drive.port, places.first_drive + virtio_number) + "/disk@0,0");
     else if (q35)
       all.push_back(fmt::format("/pci@i0cf8/pci8086,2922@{:x},{:x}/drive@{:x}/disk@0", devices::chipset::Q35Board::kLpcDevice,
                                 devices::chipset::Q35Board::kSataFunction, drive.place));

@@ -45,6 +45,15 @@ TEST(BootOrder, NamesFloppyDrivesAndCards) {
             "/pci@i0cf8/isa@1f/fdc@03f0/floppy@1\n/pci@i0cf8/ethernet@2/ethernet-phy@0");
 }
 
+TEST(BootOrder, NamesWhatIsBehindRootPorts) {
+  Config config = board(Kind::Q35, "network,disk2");
+  config.nics[0].port = 1;
+  config.drives[5].port = 3;
+  EXPECT_EQ(boot_order_file(config),
+            "/pci@i0cf8/pci-bridge@1c/ethernet@0/ethernet-phy@0\n/pci@i0cf8/ethernet@3/ethernet-phy@0\n"
+            "/pci@i0cf8/pci-bridge@1c,2/scsi@0/disk@0,0");
+}
+
 TEST(BootOrder, ADeviceNamedBeforeItsKindIsThereOnce) {
   EXPECT_EQ(boot_order_file(board(Kind::Q35, "network1,network")),
             "/pci@i0cf8/ethernet@3/ethernet-phy@0\n/pci@i0cf8/ethernet@2/ethernet-phy@0");

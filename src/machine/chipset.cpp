@@ -131,7 +131,14 @@ class Q35Chipset final : public Chipset {
     chipset->pci_ = TRY(create_bridge<Board>(site, chipset->isa_, chipset->host_));
     TRY(chipset->pci_->plug(chipset->isa_, Board::kLpcDevice));
     TRY(chipset->pci_->plug(chipset->sata_, Board::kLpcDevice, Board::kSataFunction));
+    for (unsigned i = 0; i < site.root_ports; ++i) {
+      chipset->root_ports_.push_back(std::make_unique<devices::pci::RootPort>(i + 1));
+      TRY(chipset->pci_->plug_bridge(*chipset->root_ports_.back(), Board::kRootPortDevice, i));
+    }
     return chipset;
+  }
+  const devices::pci::Bridge* root_port(unsigned number) override {
+    return number == 0 || number > root_ports_.size() ? nullptr : root_ports_[number - 1].get();
   }
   HostBridge& pci() override { return *pci_; }
   devices::ata::Controller* ata() override { return &sata_; }
@@ -155,6 +162,7 @@ class Q35Chipset final : public Chipset {
   devices::chipset::Q35Mch host_;
   Lpc isa_;
   devices::ata::Ahci sata_;
+  std::vector<std::unique_ptr<devices::pci::RootPort>> root_ports_;
   std::unique_ptr<HostBridge> pci_;
 };
 

@@ -36,6 +36,7 @@ class Chipset {
     devices::pci::SendMessage send_message;
     devices::chipset::ShadowControl::Changed shadow_changed;  // of machines with firmware
     bool floppy = false;                                      // the board has a controller for floppy disks
+    unsigned root_ports = 0;                                  // of boards with PCI Express
   };
   static Result<std::unique_ptr<Chipset>> create(Kind kind, const Site& site);
   virtual ~Chipset() = default;
@@ -43,6 +44,8 @@ class Chipset {
   [[nodiscard]] virtual devices::pci::HostBridge& pci() = 0;
   // The controller of IDE or SATA; null: the machine has none.
   [[nodiscard]] virtual devices::ata::Controller* ata() { return nullptr; }
+  // From 1 on; null: there is no such port.
+  [[nodiscard]] virtual const devices::pci::Bridge* root_port(unsigned) { return nullptr; }
   // What ACPI's tables say, of machines whose firmware asks for them, with so many vCPUs: as it is now, any thread.
   [[nodiscard]] virtual acpi::Board acpi_board(uint32_t) { return {}; }
   // All functions are plugged in; what follows is power-on.

@@ -21,7 +21,37 @@ std::string Config::uefi_vars_path() const {
   return {};
 }
 
+unsigned Config::root_ports() const {
+  unsigned last = 0;
+  for (const DriveConfig& drive : drives) last = std::max(last, drive.port);
+  for (const NicConfig& nic : nics) last = std::max(last, nic.port);
+  return last;
+}
+
 namespace {
+
+// A root port leads to one device, of PCI Express.
+Result<> check_root_ports(const Config& config) {
+  if (config.root_ports() == 0) return {};
+  if (config.kind() != Kind::Q35) return fail(ErrorKind::Usage, "port=: PCI Express has its root ports on --machine q35");
+  std::vector<bool> taken(config.root_ports() + 1);
+  const auto take = [&](unsigned port) -> Result<> {
+    if (port != 0 && taken[port]) return fail(ErrorKind::Usage, "port={}: there is a device behind this root port already", port);
+    taken[port] = true;
+    return {};
+  };
+  for (const DriveConfig& drive : config.drives) {
+    if (drive.port != 0 && drive.interface != DriveInterface::Virtio)
+      return fail(ErrorKind::Usage, "{}: port= goes with if=virtio: other drives have no place on PCI of their own", drive.file);
+    TRY(take(drive.port));
+  }
+  for (const NicConfig& nic : config.nics) {
+    if (nic.port != 0 && nic.model != NicConfig::Model::Virtio)
+      return fail(ErrorKind::Usage, "port=: an e1000 is no card of PCI Express: leave it out, or use model=virtio");
+    TRY(take(nic.port));
+  }
+  return {};
+}
 
 // What a machine has for drives that need no driver of virtio's, in the order in which they are filled. A disk is the first channel's
 // first if it can; a CD the second channel's, where systems of old look for it.
@@ -64,7 +94,8 @@ Result<> place_drives(Config& config) {
     if (drive.interface != DriveInterface::Ata) {
       // Each is a device of PCI bus 0.
       const unsigned most = config.kind() == Kind::Direct ? kMaximumDrives : kMaximumVirtioDrivesWithFirmware;
-      if (++on_virtio > most) return fail(ErrorKind::Usage, "{}: this machine has places for at most {} disks on virtio", drive.file, most);
+      if (drive.port == 0 && ++on_virtio > most)
+        return fail(ErrorKind::Usage, "{}: this machine has places for at most {} disks on virtio", drive.file, most);
       continue;
     }
     if (config.kind() == Kind::Direct)
@@ -111,6 +142,7 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "{} drives: a machine has at most {}", config.drives.size(), kMaximumDrives);
   if (config.nics.size() > kMaximumNics)
     return fail(ErrorKind::Usage, "{} network cards: a machine has at most {}", config.nics.size(), kMaximumNics);
+  TRY(check_root_ports(config));
   TRY(check_boot_order(config));
   if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")
     return fail(ErrorKind::Usage, "unknown engine '{}': use auto, kvm or soft", config.engine);

@@ -69,6 +69,8 @@ struct Config {
   // The file that the variables are kept in; empty: none.
   [[nodiscard]] std::string uefi_vars_path() const;
   [[nodiscard]] Kind kind() const { return machine.value_or(kernel.empty() || !firmware.empty() ? Kind::Pc : Kind::Direct); }
+  // How many root ports the machine has: as many as it takes for those that are used.
+  [[nodiscard]] unsigned root_ports() const;
   [[nodiscard]] std::string firmware_name() const { return firmware.empty() ? "bios" : firmware; }
 };
 

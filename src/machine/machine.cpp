@@ -227,7 +227,8 @@ Result<> Machine::build() {
        .shadow_changed = [this](const auto& area, auto state) { firmware_memory_->set(area, state); },
        .panicked = [this] { panicked(); },
        .debug_exit = std::move(debug_exit),
-       .floppy = std::ranges::any_of(parts_.config.drives, [](const DriveConfig& drive) { return drive.media == Media::Floppy; })}));
+       .floppy = std::ranges::any_of(parts_.config.drives, [](const DriveConfig& drive) { return drive.media == Media::Floppy; }),
+       .root_ports = parts_.config.root_ports()}));
   if (fw_cfg_) TRY(attach_firmware());
   TRY(create_devices());
   return pc_->start();
@@ -272,8 +273,8 @@ Result<> Machine::create_devices() {
     else if (drive->config().interface == DriveInterface::Ata)
       attach_ata(*drive);
     else
-      TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), number++,
-               {.packed = drive->config().packed}));
+      TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), drive->config().port == 0 ? number++ : 0,
+               {.packed = drive->config().packed}, drive->config().port));
   }
   return {};
 }
@@ -310,20 +311,21 @@ Result<> Machine::create_graphics() {
 
 Result<> Machine::plug_nic(const Nic& nic, unsigned number) {
   if (nic.config().model == NicConfig::Model::Virtio)
-    return plug(nic.make_virtio(), number, {.packed = nic.config().packed, .rom = parts_.virtio_rom});
+    return plug(nic.make_virtio(), number, {.packed = nic.config().packed, .rom = parts_.virtio_rom}, nic.config().port);
   e1000_.push_back(nic.make_e1000(*memory_, parts_.e1000_rom));
   return pc_->plug(e1000_.back()->function(), number);
 }
 
-Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned number,
-                       const devices::virtio::PciTransport::Options& options) {
+Result<> Machine::plug(std::unique_ptr<devices::virtio::Device> device, unsigned number, devices::virtio::PciTransport::Options options,
+                       unsigned port) {
+  options.express = port != 0;
   const auto attach = [this](uint64_t address, int eventfd) -> std::shared_ptr<void> {
     auto doorbell = vm_->create_doorbell({.address = address, .eventfd = eventfd});
     if (!doorbell) log::debug("doorbell at {:#x}: {}", address, doorbell.error().message);
     return doorbell ? std::shared_ptr<engine::DoorbellEvent>(std::move(*doorbell)) : nullptr;
   };
   virtio_.push_back(TRY(devices::virtio::PciTransport::create(std::move(device), *memory_, attach, options)));
-  return pc_->plug(*virtio_.back(), number);
+  return port == 0 ? pc_->plug(*virtio_.back(), number) : pc_->plug_behind(*virtio_.back(), port);
 }
 
 // validate() has seen to it that there is such a controller, with a place for it.

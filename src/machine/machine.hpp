@@ -121,8 +121,9 @@ class Machine {
   [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> create_graphics();
   [[nodiscard]] Result<> plug_nic(const Nic& nic, unsigned number);
+  // On bus 0 as this device, or behind a root port.
   [[nodiscard]] Result<> plug(std::unique_ptr<devices::virtio::Device> device, unsigned number,
-                              const devices::virtio::PciTransport::Options& options = {});
+                              devices::virtio::PciTransport::Options options = {}, unsigned port = 0);
   void attach_ata(Drive& drive);
   void connect_disk(devices::storage::Disk& disk);
   void stop_devices();

@@ -27,6 +27,7 @@ struct NicConfig {
   uint16_t pairs = 1;                  // of queues
   bool link = true;                    // plugged in
   bool packed = false;                 // packed rings offered
+  unsigned port = 0;                   // the PCI Express root port that it is behind; 0: it sits on bus 0
 };
 
 class Nic {

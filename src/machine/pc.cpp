@@ -137,7 +137,8 @@ Result<> Pc::attach_all(Kind kind, const MemoryMap& map, memory::GuestMemory& me
                                         .pin = [this](uint32_t gsi) { return board_pin(gsi); },
                                         .send_message = [this](uint64_t address, uint32_t data) { send_message(address, data); },
                                         .shadow_changed = host_.shadow_changed,
-                                        .floppy = host_.floppy}));
+                                        .floppy = host_.floppy,
+                                        .root_ports = host_.root_ports}));
   return {};
 }
 

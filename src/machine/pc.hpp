@@ -42,6 +42,7 @@ class Pc {
     std::function<void()> panicked{};                           // from a vCPU's thread, as what follows
     std::function<void(uint32_t)> debug_exit{};                 // empty: there is no such port
     bool floppy = false;                                        // there are floppy drives, of machines with firmware
+    unsigned root_ports = 0;                                    // of Kind::Q35
   };
   static Result<std::unique_ptr<Pc>> create(Kind kind, engine::Vm& vm, const MemoryMap& map, memory::GuestMemory& memory, Host host);
   ~Pc();
@@ -52,6 +53,10 @@ class Pc {
   [[nodiscard]] devices::MmioBus& mmio() { return mmio_; }
   // Puts a function onto the PCI bus as function 0 of device 1 to 31; it must outlive the board. All before start().
   Result<> plug(devices::pci::Function& function, unsigned device) { return chipset_->pci().plug(function, device); }
+  // As the only function behind this root port, from 1 on, of those that Host has asked for.
+  Result<> plug_behind(devices::pci::Function& function, unsigned port) {
+    return chipset_->pci().plug_behind(*chipset_->root_port(port), function);
+  }
   // Power-on; then the guest may run.
   Result<> start();
   [[nodiscard]] acpi::Board acpi_board(uint32_t vcpus) { return chipset_->acpi_board(vcpus); }

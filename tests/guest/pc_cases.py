@@ -293,6 +293,42 @@ def multiboot(bench):
 
 
 @case
+def root_ports(bench):
+    """A disk and a card behind PCI Express root ports, found and set up by either firmware; the BIOS boots from the network over one."""
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd, kernel, content = bench.path("initrd"), os.path.join(folder, "vmlinuz"), noise(8 * MIB, 12)
+    guest_image.flavour_image(folder, pc=True).write(initrd)
+    disk = bench.path("disk", content)
+    for firmware in ("bios", "uefi"):
+        if firmware == "uefi" and not os.path.exists(OVMF):
+            continue
+        variables = ["--uefi-vars", "none"] if firmware == "uefi" else []
+        command = pc_command(bench, "--machine", "q35", "--firmware", firmware, *variables, "--kernel", kernel, "--initrd", initrd, "--append",
+                             "console=ttyS0", "--drive", f"file={disk},format=raw,if=virtio,port=1", cpus=2)
+        command[command.index("--net") + 1] = "user,port=3"
+        with Console(command) as guest:
+            reach_prompt(guest)
+            for port, driver in ((0, "virtio-pci"), (2, "virtio-pci")):
+                found = answer(guest, f"cd /sys/devices/pci0000:00/0000:00:1c.{port}/0000:*:00.0 && readlink driver && cat current_link_width")
+                check(driver in found and found.split()[-1] == "1", f"behind port {port + 1}: {found}")
+            check_digest(guest, "cat /dev/vda", content, "the disk reads otherwise")
+            answer(guest, "udhcpc -n -q -i $(ls /sys/class/net | grep -v lo) >/dev/null 2>&1; ip route | grep 10.0.2")
+            no_complaints(guest)
+            power_off(guest)
+    if os.path.exists(VIRTIO_ROM):
+        command = pc_command(bench, "--machine", "q35", "--cdrom", "none", "--boot", "network")
+        command[command.index("--net") + 1] = "user,port=2"
+        with Console(command) as guest:
+            guest.expect(r"iPXE (?s:.*)10\.0\.2\.15", BOOT_SECONDS)
+    for arguments, words in ((["--drive", f"file={disk},if=virtio,port=7"], "1 to 6"), (["--drive", f"file={disk},port=1"], "if=virtio"),
+                             (["--machine", "pc", "--drive", f"file={disk},if=virtio,port=1"], "q35")):
+        machine = [] if "--machine" in arguments else ["--machine", "q35"]
+        refused = subprocess.run(pc_command(bench, *machine, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+                                 stdin=subprocess.DEVNULL)
+        check(refused.returncode == 2 and words in refused.stderr, f"{arguments}: {refused.returncode} {refused.stderr}")
+
+
+@case
 def floppy(bench):
     """Linux reads and writes a floppy disk by its own driver, and notices when there is another one."""
     folder = bench.flavour_folder("amd64")

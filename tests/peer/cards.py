@@ -575,3 +575,49 @@ def virtio_block(s, folder):
     s.load(4, base + 0x20)
     return {"ours": ["--drive", f"file={ours},format=raw,if=virtio,serial=peer"],
             "theirs": ["-drive", f"file={theirs},format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d,addr=0xb,disable-legacy=on,serial=peer"]}
+
+
+@conversation
+def root_port(s, folder):
+    """A bridge of PCI Express: its header, and a disk behind it on the way to its registers."""
+    disks = [os.path.join(folder, name) for name in ("ours", "theirs")]
+    for path in disks:
+        with open(path, "wb") as out:
+            out.truncate(1 << 20)
+    device, memory = 28, 0xe0000000
+    nobody = "where nobody answers everything reads as ones; QEMU's memory as zeros"
+    s.about("header")
+    s.config_read(device, 0, 0x08, mask=0xffff0000)
+    s.config_read(device, 0, 0x0c, mask=0x007fffff)
+    for register, kept, note in ((0x18, 0x00ffffff, "buses"), (0x1c, 0xf0f0, "ports"), (0x20, 0xffffffff, "memory"), (0x24, 0xffffffff, "prefetchable memory"),
+                                 (0x28, 0xffffffff, "upper half of its base"), (0x2c, 0xffffffff, "upper half of its limit")):
+        for value in (0xffffffff, 0):
+            s.config_write(device, 0, register, value)
+            s.config_read(device, 0, register, note=f"{note}: {value:#x} written to", mask=kept)
+    s.about("the bus behind it")
+    s.config_read(0, 0, 0, bus=1, note="without a number")
+    s.config_write(device, 0, 0x18, 0x00010100)
+    s.config_read(0, 0, 0, bus=1)
+    s.config_read(1, 0, 0, bus=1, note="a second device")
+    s.config_read(0, 0, 0, bus=2, note="another bus")
+    s.about("windows")
+    for register in (0x10, 0x20):
+        s.config_write(0, 0, register, memory, bus=1)
+        s.config_write(0, 0, register + 4, 0, bus=1)
+    s.config_write(0, 0, 0x04, 0x6, 2, bus=1)
+    s.load(2, memory + 0x12, note="the windows are closed:", differs=nobody)
+    s.config_write(device, 0, 0x24, 0xe000e000)
+    s.config_write(device, 0, 0x28, 0)
+    s.config_write(device, 0, 0x2c, 0)
+    s.load(2, memory + 0x12, note="the bridge is off:", differs=nobody)
+    s.config_write(device, 0, 0x04, 0x6, 2)
+    s.load(2, memory + 0x12, note="open:")
+    s.load(2, memory + 0x18, free="how large a queue may be")
+    s.config_write(device, 0, 0x24, 0xe010e010)
+    s.load(2, memory + 0x12, note="elsewhere:", differs=nobody)
+    s.config_write(device, 0, 0x24, 0x0000fff0)
+    s.config_write(device, 0, 0x20, 0xe000e000)
+    s.load(2, memory + 0x12, note="by the other window:")
+    return {"machine": "q35", "ours": ["--drive", f"file={disks[0]},format=raw,if=virtio,port=1"],
+            "theirs": ["-device", "pcie-root-port,id=p,addr=1c.0,chassis=1", "-drive", f"file={disks[1]},format=raw,if=none,id=d", "-device",
+                       "virtio-blk-pci,drive=d,bus=p,disable-legacy=on"]}

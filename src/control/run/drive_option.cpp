@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "control/run/setting_table.hpp"
+#include "devices/pci/bridge.hpp"
 
 namespace lodge::control {
 
@@ -74,6 +75,11 @@ constexpr auto kSettings = std::to_array<Row>({
      }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](DriveConfig& drive, std::string_view value) { return set_switch(drive.packed, value); }},
+    {"port", "NUMBER", "with --machine q35 and if=virtio: behind this PCI Express root port, 1 to 6, and not on bus 0",
+     [](DriveConfig& drive, std::string_view value) -> Result<> {
+       drive.port = TRY(parse_count(value, devices::pci::RootPort::kMost));
+       return {};
+     }},
     {"if", "ide|sata|virtio", "how the drive is connected; ide and sata: the one that the machine has (default: that, else virtio)",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
        // Either name stands for what the machine has.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "control/run/setting_table.hpp"
+#include "devices/pci/bridge.hpp"
 
 namespace lodge::control {
 
@@ -84,6 +85,11 @@ constexpr auto kCommonRows = std::to_array<Row>({
      [](NicConfig& nic, std::string_view value) { return set_switch(nic.link, value); }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](NicConfig& nic, std::string_view value) { return set_switch(nic.packed, value); }},
+    {"port", "NUMBER", "with --machine q35: behind this PCI Express root port, 1 to 6, and not on bus 0",
+     [](NicConfig& nic, std::string_view value) -> Result<> {
+       nic.port = TRY(parse_count(value, devices::pci::RootPort::kMost));
+       return {};
+     }},
     {"model", "virtio|e1000", "which card it is: virtio, or Intel's 82540EM, which older systems know (default virtio)",
      [](NicConfig& nic, std::string_view value) -> Result<> {
        const bool virtio = value == "virtio" || value == "virtio-net-pci";

@@ -10,7 +10,7 @@
 namespace lodge::devices::chipset {
 
 struct Q35Board {
-  static constexpr unsigned kLpcDevice = 31, kSataFunction = 2;
+  static constexpr unsigned kLpcDevice = 31, kSataFunction = 2, kRootPortDevice = 28;
   // GPE0 after the ICH9 (13.8.3). By the real chip's SLP_TYP soft off is 7; firmware for virtual machines knows 0.
   static constexpr AcpiPm::Layout kPowerLayout{.gpe0_block = 0x20, .soft_off_sleep = 0};
   // ISA interrupts that are level-triggered at the IOAPIC: the SCI's. PCI's have inputs of their own there, PIRQA's first.

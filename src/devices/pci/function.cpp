@@ -4,6 +4,8 @@
 #include <bit>
 #include <cassert>
 
+#include "devices/pci/express.hpp"
+
 namespace lodge::devices::pci {
 
 namespace {
@@ -73,6 +75,7 @@ SendMessage Function::message_sender() {
 }
 
 void Function::add_msi(unsigned vectors) { msi_ = std::make_unique<Msi>(config_, vectors, message_sender()); }
+void Function::add_express_endpoint() { add_express_capability(config_, ExpressType::Endpoint); }
 void Function::add_msix(const Msix::Layout& layout) { msix_ = std::make_unique<Msix>(config_, layout, message_sender()); }
 
 // --- Configuration space

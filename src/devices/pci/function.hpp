@@ -73,7 +73,7 @@ class Function {
   void place_bar(unsigned index, uint64_t address);
   void set_interrupt_line(uint8_t line) { config_.set(kInterruptLine, 1, line); }
   [[nodiscard]] unsigned interrupt_pin() const { return config_.read(kInterruptPin, 1); }  // 1: INTA#, 0: none
-  void mark_multi_function() { config_.set(kHeaderType, 1, kMultiFunction); }
+  void mark_multi_function() { config_.set(kHeaderType, 1, config_.read(kHeaderType, 1) | kMultiFunction); }
 
   // --- Accesses to a BAR, at an offset within it.
   [[nodiscard]] uint64_t read_bar(unsigned index, uint64_t offset, unsigned size);
@@ -86,8 +86,10 @@ class Function {
   void add_rom(std::span<const uint8_t> image);
   void add_interrupt_pin();  // INTA#: the one that single functions use (6.2.4)
   void add_msi(unsigned vectors);
+  void add_express_endpoint();  // it is one of PCI Express, behind a root port
   void add_msix(const Msix::Layout& layout);
   ConfigSpace& config() { return config_; }
+  [[nodiscard]] const ConfigSpace& config_space() const { return config_; }
 
   // --- What the derived class does. The BAR's accesses are those beside the MSI-X structures.
   virtual uint64_t bar_read(unsigned index, uint64_t offset, unsigned size) = 0;

@@ -9,9 +9,6 @@ namespace {
 
 // CONFIG_ADDRESS (3.2.2.3.2, figure 3-2).
 constexpr uint32_t kEnable = 0x80000000, kAddressBits = 0x80fffffc;
-constexpr unsigned bus_of(uint32_t address) { return address >> 16 & 0xff; }
-constexpr unsigned device_of(uint32_t address) { return address >> 11 & 0x1f; }
-constexpr unsigned function_of(uint32_t address) { return address >> 8 & 7; }
 constexpr unsigned register_of(uint32_t address) { return address & 0xfc; }
 
 uint32_t all_ones(unsigned size) { return size >= 4 ? ~0u : (1u << (8 * size)) - 1; }
@@ -57,8 +54,15 @@ class HostBridge::PortBar final : public PortDevice {
 // A function in its place: its BARs on the buses, and its way out.
 class HostBridge::Slot final : public FunctionPort {
  public:
-  Slot(HostBridge& bridge, Function& plugged, unsigned device_number, unsigned function_number)
-      : function(plugged), device(device_number), number(function_number), bridge_(bridge) {
+  Slot(HostBridge& bridge, Function& plugged, const Bridge* plugged_bridge, const Slot* behind, unsigned device_number,
+       unsigned function_number, unsigned in_order)
+      : function(plugged),
+        itself(plugged_bridge),
+        parent(behind),
+        device(device_number),
+        number(function_number),
+        bridge_(bridge),
+        order_(in_order) {
     for (unsigned i = 0; i < Function::kRanges; ++i) {
       const BarKind kind = function.bar(i).kind;
       if (kind == BarKind::Io) ports_[i] = std::make_unique<PortBar>(function, i);
@@ -68,8 +72,11 @@ class HostBridge::Slot final : public FunctionPort {
   }
 
   void send_message(uint64_t address, uint32_t data) override { bridge_.board_.send_message(address, data); }
-  void set_intx(bool level) override {
-    bridge_.set_line(bridge_.board_.line_of(device, function.interrupt_pin()), device * kFunctions + number, level);
+  void set_intx(bool level) override { bridge_.set_line(line(), order_, level); }
+  // The pins of what is behind a bridge are the bridge's own, each device's turned on by one (PCI-to-PCI Bridge 1.2, table 9-1).
+  [[nodiscard]] unsigned line() const {
+    const unsigned pin = function.interrupt_pin();
+    return parent ? bridge_.board_.line_of(parent->device, (device + pin - 1) % kPins + 1) : bridge_.board_.line_of(device, pin);
   }
 
   [[nodiscard]] bool attach(unsigned index, uint64_t address) {
@@ -88,12 +95,22 @@ class HostBridge::Slot final : public FunctionPort {
     at[index].reset();
   }
 
+  // The bus that it sits on, as bridges are set up now; nothing: no access reaches it.
+  [[nodiscard]] std::optional<unsigned> bus() const {
+    if (!parent) return 0;
+    const unsigned behind = parent->itself->secondary_bus();
+    return behind == 0 ? std::nullopt : std::optional(behind);
+  }
+
   Function& function;
+  const Bridge* const itself;  // null: it is none
+  const Slot* const parent;    // the bridge in front of it; null: it sits on bus 0
   const unsigned device, number;
   std::array<std::optional<uint64_t>, Function::kRanges> at;  // where each BAR answers
 
  private:
   HostBridge& bridge_;
+  const unsigned order_;
   std::array<std::unique_ptr<MemoryBar>, Function::kRanges> memory_;
   std::array<std::unique_ptr<PortBar>, Function::kRanges> ports_;
 };
@@ -121,17 +138,20 @@ class HostBridge::ConfigAddressPort final : public PortDevice {
 class HostBridge::ConfigDataPort final : public PortDevice {
  public:
   explicit ConfigDataPort(HostBridge& bridge) : bridge_(bridge) {}
+  static Place place_of(uint32_t address) {
+    return {.bus = address >> 16 & 0xff, .device = address >> 11 & 0x1f, .function = address >> 8 & 7};
+  }
   uint32_t read(uint64_t offset, unsigned size) override {
     MutexLock lock(bridge_.mutex_);
     const uint32_t address = bridge_.config_address_;
-    if (!(address & kEnable) || bus_of(address) != 0) return all_ones(size);
-    return bridge_.read_config(device_of(address), function_of(address), register_of(address) + static_cast<unsigned>(offset), size);
+    if (!(address & kEnable)) return all_ones(size);
+    return bridge_.read_config(place_of(address), register_of(address) + static_cast<unsigned>(offset), size);
   }
   void write(uint64_t offset, unsigned size, uint32_t value) override {
     MutexLock lock(bridge_.mutex_);
     const uint32_t address = bridge_.config_address_;
-    if (!(address & kEnable) || bus_of(address) != 0) return;
-    bridge_.write_config(device_of(address), function_of(address), register_of(address) + static_cast<unsigned>(offset), size, value);
+    if (!(address & kEnable)) return;
+    bridge_.write_config(place_of(address), register_of(address) + static_cast<unsigned>(offset), size, value);
   }
 
  private:
@@ -149,8 +169,7 @@ class HostBridge::Ecam final : public MmioDevice {
     const unsigned part = part_of(offset, size);
     for (unsigned i = 0; i < size; i += part) {
       const auto at = static_cast<uint32_t>(offset + i);
-      const uint32_t read = at < kEcamBytes ? bridge_.read_config(at >> 15, at >> 12 & 7, at & 0xfff, part) : all_ones(part);
-      value |= uint64_t{read} << (8 * i);
+      value |= uint64_t{bridge_.read_config(place_of(at), at & 0xfff, part)} << (8 * i);
     }
     return value;
   }
@@ -159,12 +178,12 @@ class HostBridge::Ecam final : public MmioDevice {
     const unsigned part = part_of(offset, size);
     for (unsigned i = 0; i < size; i += part) {
       const auto at = static_cast<uint32_t>(offset + i);
-      if (at >= kEcamBytes) return;
-      bridge_.write_config(at >> 15, at >> 12 & 7, at & 0xfff, part, static_cast<uint32_t>(value >> (8 * i)) & all_ones(part));
+      bridge_.write_config(place_of(at), at & 0xfff, part, static_cast<uint32_t>(value >> (8 * i)) & all_ones(part));
     }
   }
 
  private:
+  static Place place_of(uint32_t at) { return {.bus = at >> 20, .device = at >> 15 & 0x1f, .function = at >> 12 & 7}; }
   static unsigned part_of(uint64_t offset, unsigned size) {
     if (offset % 4 + size <= 4) return size;
     return offset % 4 == 0 && size == 8 ? 4 : 1;
@@ -209,45 +228,76 @@ std::optional<Window> HostBridge::ecam() {
   return shown_ecam_;
 }
 
-Result<> HostBridge::plug(Function& function, unsigned device, unsigned number) {
-  MutexLock lock(mutex_);
-  if (device >= kDevices || number >= kFunctions || find(device, number))
+Result<> HostBridge::add_slot(Function& function, const Bridge* itself, const Slot* parent, unsigned device, unsigned number) {
+  const bool taken = std::ranges::any_of(
+      slots_, [&](const auto& slot) { return slot->parent == parent && slot->device == device && slot->number == number; });
+  if (device >= kDevices || number >= kFunctions || taken || slots_.size() == kMostFunctions)
     return fail(ErrorKind::Internal, "{}: no place at PCI device {:02x}.{}", function.name(), device, number);
-  slots_.push_back(std::make_unique<Slot>(*this, function, device, number));
+  slots_.push_back(std::make_unique<Slot>(*this, function, itself, parent, device, number, static_cast<unsigned>(slots_.size())));
   function.connect(*slots_.back());
-  // 6.2.1: software looks for further functions only where function 0 says that there are some.
-  Slot* first = find(device, 0);
-  const bool several = std::ranges::count(slots_, device, [](const auto& slot) { return slot->device; }) > 1;
-  if (first && several) first->function.mark_multi_function();
   return {};
 }
 
-HostBridge::Slot* HostBridge::find(unsigned device, unsigned function) {
+Result<> HostBridge::plug(Function& function, unsigned device, unsigned number) {
+  MutexLock lock(mutex_);
+  TRY(add_slot(function, nullptr, nullptr, device, number));
+  mark_several(device);
+  return {};
+}
+
+Result<> HostBridge::plug_bridge(Bridge& bridge, unsigned device, unsigned number) {
+  MutexLock lock(mutex_);
+  TRY(add_slot(bridge, &bridge, nullptr, device, number));
+  mark_several(device);
+  return {};
+}
+
+Result<> HostBridge::plug_behind(const Bridge& bridge, Function& function) {
+  MutexLock lock(mutex_);
+  const auto slot = std::ranges::find_if(slots_, [&](const auto& one) { return one->itself == &bridge; });
+  if (slot == slots_.end()) return fail(ErrorKind::Internal, "{}: there is no such bridge", function.name());
+  return add_slot(function, nullptr, slot->get(), 0, 0);
+}
+
+// 6.2.1: software looks for further functions only where function 0 says that there are some.
+void HostBridge::mark_several(unsigned device) {
+  Slot* first = find({.bus = 0, .device = device, .function = 0});
+  const auto several = std::ranges::count_if(slots_, [&](const auto& slot) { return !slot->parent && slot->device == device; });
+  if (first && several > 1) first->function.mark_multi_function();
+}
+
+HostBridge::Slot* HostBridge::find(const Place& place) {
   for (const auto& slot : slots_)
-    if (slot->device == device && slot->number == function) return slot.get();
+    if (slot->device == place.device && slot->number == place.function && slot->bus() == place.bus) return slot.get();
   return nullptr;
 }
 
 // --- Configuration accesses
 
 // Where no function answers: a master abort, which reads as all ones (6.1). A conventional function has 256 bytes, and accesses beyond
-// them end the same way.
-uint32_t HostBridge::read_config(unsigned device, unsigned function, unsigned offset, unsigned size) {
-  Slot* slot = find(device, function);
-  return slot && offset + size <= ConfigSpace::kBytes ? slot->function.read_config(offset, size) : all_ones(size);
+// them end the same way; there is nothing beyond them in one of PCI Express either, which so ends its list of extended capabilities
+// (PCI Express Base 4.0, 7.6.1).
+uint32_t HostBridge::read_config(const Place& place, unsigned offset, unsigned size) {
+  Slot* slot = find(place);
+  if (!slot) return all_ones(size);
+  if (offset + size <= ConfigSpace::kBytes) return slot->function.read_config(offset, size);
+  return slot->itself || slot->parent ? 0 : all_ones(size);
 }
 
-void HostBridge::write_config(unsigned device, unsigned function, unsigned offset, unsigned size, uint32_t value) {
-  Slot* slot = find(device, function);
+void HostBridge::write_config(const Place& place, unsigned offset, unsigned size, uint32_t value) {
+  Slot* slot = find(place);
   if (!slot || offset + size > ConfigSpace::kBytes) return;
   slot->function.write_config(offset, size, value);
   const unsigned dword = offset & ~3u;
-  if (dword == kCommand || (dword >= kBar0 && dword < kBar0 + 4 * Function::kBars) || dword == kExpansionRom) remap();
+  const bool bars = (dword >= kBar0 && dword < kBar0 + 4 * Function::kBars) || dword == kExpansionRom;
+  const bool windows = slot->itself && dword >= kPrimaryBus && dword <= kPrefetchableLimitHigh;
+  if (dword == kCommand || bars || windows) remap();
 }
 
 // --- Where BARs answer
 
-bool HostBridge::acceptable(const Bar& bar, uint64_t address) const {
+bool HostBridge::acceptable(const Slot& slot, const Bar& bar, uint64_t address) const {
+  if (slot.parent && !slot.parent->itself->passes(bar.kind, address, bar.size)) return false;
   if (bar.kind == BarKind::Io) return board_.io.holds(address, bar.size);
   return board_.memory32.holds(address, bar.size) || board_.memory64.holds(address, bar.size);
 }
@@ -259,14 +309,15 @@ void HostBridge::remap() {
   for (const auto& slot : slots_) {
     before.push_back(slot->at);
     for (unsigned i = 0; i < Function::kRanges; ++i)
-      if (slot->at[i] && slot->at[i] != slot->function.decoded(i)) slot->detach(i);
+      if (slot->at[i] && (slot->at[i] != slot->function.decoded(i) || !acceptable(*slot, slot->function.bar(i), *slot->at[i])))
+        slot->detach(i);
   }
   for (size_t s = 0; s < slots_.size(); ++s) {
     Slot& slot = *slots_[s];
     for (unsigned i = 0; i < Function::kRanges; ++i) {
       const auto wanted = slot.function.decoded(i);
       // An overlap is the guest's mistake: who came first stays.
-      if (wanted && !slot.at[i] && acceptable(slot.function.bar(i), *wanted)) static_cast<void>(slot.attach(i, *wanted));
+      if (wanted && !slot.at[i] && acceptable(slot, slot.function.bar(i), *wanted)) static_cast<void>(slot.attach(i, *wanted));
       if (slot.at[i] != before[s][i]) slot.function.bar_moved(i, slot.at[i]);
     }
   }
@@ -308,7 +359,7 @@ Result<> HostBridge::assign_resources() {
       if (const BarKind kind = slot->function.bar(i).kind; kind != BarKind::None && kind != BarKind::Rom)
         all.push_back({&slot->function, i});
     if (const unsigned pin = slot->function.interrupt_pin(); pin != 0)
-      slot->function.set_interrupt_line(board_.interrupt_numbers[board_.line_of(slot->device, pin)]);
+      slot->function.set_interrupt_line(board_.interrupt_numbers[slot->line()]);
   }
   // The large ones first leave no gaps; and those that have no choice before those that have.
   std::ranges::stable_sort(all, [](const Wanted& a, const Wanted& b) {

@@ -1,5 +1,5 @@
-// The PCI host bridge with bus 0: configuration mechanism #1 at 0xCF8 and 0xCFC (PCI 3.0, 3.2.2.3.2), memory-mapped configuration (PCI
-// Express Base 4.0, 7.2.2), the windows in which BARs answer, and the interrupt lines.
+// The PCI host bridge with bus 0, and the buses behind bridges there: configuration mechanism #1 at 0xCF8 and 0xCFC (PCI 3.0, 3.2.2.3.2),
+// memory-mapped configuration (PCI Express Base 4.0, 7.2.2), the windows in which BARs answer, and the interrupt lines.
 //
 // A BAR answers while its command bit is set, it lies in the window of its kind, and no other BAR that came first lies there. One that must
 // give way is placed as soon as the other has gone.
@@ -21,6 +21,7 @@
 #include "base/mutex.hpp"
 #include "devices/bus.hpp"
 #include "devices/irq_pin.hpp"
+#include "devices/pci/bridge.hpp"
 #include "devices/pci/function.hpp"
 
 namespace lodge::devices::pci {
@@ -58,6 +59,9 @@ class HostBridge {
 
   // The function must outlive the bridge.
   Result<> plug(Function& function, unsigned device, unsigned number = 0) LODGE_EXCLUDES(mutex_);
+  // A bridge on bus 0, and a function as the only one of the bus behind it.
+  Result<> plug_bridge(Bridge& bridge, unsigned device, unsigned number) LODGE_EXCLUDES(mutex_);
+  Result<> plug_behind(const Bridge& bridge, Function& function) LODGE_EXCLUDES(mutex_);
   Result<> assign_resources() LODGE_EXCLUDES(mutex_);
   // Where configuration is memory now, or that it is nowhere: a whole number of buses' kEcamBytes. A place that is taken is the guest's
   // mistake: it is nowhere then. Also under the lock on configuration space.
@@ -78,10 +82,17 @@ class HostBridge {
 
   explicit HostBridge(Board board);
   [[nodiscard]] Result<> attach();
-  [[nodiscard]] Slot* find(unsigned device, unsigned function) LODGE_REQUIRES(mutex_);
-  [[nodiscard]] uint32_t read_config(unsigned device, unsigned function, unsigned offset, unsigned size) LODGE_REQUIRES(mutex_);
-  void write_config(unsigned device, unsigned function, unsigned offset, unsigned size, uint32_t value) LODGE_REQUIRES(mutex_);
-  [[nodiscard]] bool acceptable(const Bar& bar, uint64_t address) const;
+  // Where an access to configuration space goes.
+  struct Place {
+    unsigned bus, device, function;
+  };
+  [[nodiscard]] Slot* find(const Place& place) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] Result<> add_slot(Function& function, const Bridge* itself, const Slot* parent, unsigned device, unsigned number)
+      LODGE_REQUIRES(mutex_);
+  void mark_several(unsigned device) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] uint32_t read_config(const Place& place, unsigned offset, unsigned size) LODGE_REQUIRES(mutex_);
+  void write_config(const Place& place, unsigned offset, unsigned size, uint32_t value) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] bool acceptable(const Slot& slot, const Bar& bar, uint64_t address) const;
   void remap() LODGE_REQUIRES(mutex_);
   [[nodiscard]] Result<> place(Function& function, unsigned index, std::array<uint64_t, 3>& next);
   void set_line(unsigned line, unsigned source, bool level) LODGE_EXCLUDES(lines_mutex_);
@@ -97,8 +108,10 @@ class HostBridge {
   Mutex ecam_mutex_;
   std::optional<Window> shown_ecam_ LODGE_GUARDED_BY(ecam_mutex_);
   Mutex lines_mutex_;
-  // Who asserts each line: a function's pin is one bit. Lines are shared, so one goes down with the last.
-  std::array<std::array<uint64_t, kDevices * kFunctions / 64>, kLines> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};
+  // Who asserts each line: a function's pin is one bit, by the order in which they were plugged in. Lines are shared, so one goes down with
+  // the last.
+  static constexpr unsigned kMostFunctions = 256;
+  std::array<std::array<uint64_t, kMostFunctions / 64>, kLines> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};
 };
 
 }  // namespace lodge::devices::pci

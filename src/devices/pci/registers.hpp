@@ -27,6 +27,22 @@ enum Register : uint8_t {
   kHeaderEnd = 0x40,
 };
 
+// What the type 1 header has instead (PCI-to-PCI Bridge Architecture 1.2, 3.2).
+enum BridgeRegister : uint8_t {
+  kPrimaryBus = 0x18,
+  kSecondaryBus = 0x19,
+  kSubordinateBus = 0x1a,
+  kIoBase = 0x1c,
+  kIoLimit = 0x1d,
+  kMemoryBase = 0x20,
+  kMemoryLimit = 0x22,
+  kPrefetchableBase = 0x24,
+  kPrefetchableLimit = 0x26,
+  kPrefetchableBaseHigh = 0x28,
+  kPrefetchableLimitHigh = 0x2c,
+  kBridgeControl = 0x3e,
+};
+
 // 6.2.2, table 6-1.
 enum Command : uint16_t {
   kIoSpace = 1 << 0,
@@ -48,7 +64,7 @@ constexpr uint32_t kBarIoFlags = 0x3, kBarMemoryFlags = 0xf;
 constexpr uint32_t kRomEnable = 0x1, kRomFlags = 0x7ff;  // 6.2.5.2
 
 // Appendix H.
-enum class Capability : uint8_t { Msi = 0x05, Vendor = 0x09, MsiX = 0x11, Sata = 0x12 };
+enum class Capability : uint8_t { Msi = 0x05, Vendor = 0x09, Express = 0x10, MsiX = 0x11, Sata = 0x12 };
 
 // Whether an access reaches the register of so many bytes at `from`.
 constexpr bool overlaps(unsigned offset, unsigned size, unsigned from, unsigned bytes) {

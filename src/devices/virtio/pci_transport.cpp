@@ -115,6 +115,7 @@ PciTransport::PciTransport(std::unique_ptr<Device> device, memory::GuestMemory& 
     add_rom(pci::option_rom_for(options.rom, identity.vendor, identity.device));
   }
   add_interrupt_pin();
+  if (options.express) add_express_endpoint();
   // One vector for each queue and one for the configuration.
   add_msix({.vectors = device_->queue_count() + 1, .bar = kBar, .table_offset = kTable, .pending_offset = kPending});
   add_capabilities();

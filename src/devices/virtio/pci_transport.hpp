@@ -31,6 +31,7 @@ class PciTransport final : public pci::Function, private DriverPort {
   // goes; null: there is none, and the writes arrive as others do.
   using AttachDoorbell = std::function<std::shared_ptr<void>(uint64_t address, int eventfd)>;
   struct Options {
+    bool express = false;               // it is one of PCI Express, behind a root port
     bool packed = false;                // offer packed rings
     std::span<const uint8_t> rom = {};  // firmware's driver; empty: none
   };
