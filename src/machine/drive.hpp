@@ -31,8 +31,9 @@ struct DriveConfig {
   block::ImageOptions image;
   devices::storage::DiskOptions disk;
   devices::virtio::BlockOptions virtio;
-  bool packed = false;  // packed rings offered
-  unsigned port = 0;    // of virtio: the PCI Express root port that it is behind; 0: it sits on bus 0
+  bool packed = false;        // packed rings offered
+  bool transitional = false;  // of virtio: drivers older than 1.0 can use it
+  unsigned port = 0;          // of virtio: the PCI Express root port that it is behind; 0: it sits on bus 0
 };
 
 // "cd0", "cd1", ..., "floppy0", ...: a drive whose medium can be changed, by its number among those of its kind.

@@ -274,7 +274,7 @@ Result<> Machine::create_devices() {
       attach_ata(*drive);
     else
       TRY(plug(std::make_unique<devices::virtio::Block>(drive->disk(), drive->config().virtio), drive->config().port == 0 ? number++ : 0,
-               {.packed = drive->config().packed}, drive->config().port));
+               {.transitional = drive->config().transitional, .packed = drive->config().packed}, drive->config().port));
   }
   return {};
 }
@@ -311,7 +311,8 @@ Result<> Machine::create_graphics() {
 
 Result<> Machine::plug_nic(const Nic& nic, unsigned number) {
   if (nic.config().model == NicConfig::Model::Virtio)
-    return plug(nic.make_virtio(), number, {.packed = nic.config().packed, .rom = parts_.virtio_rom}, nic.config().port);
+    return plug(nic.make_virtio(), number,
+                {.transitional = nic.config().transitional, .packed = nic.config().packed, .rom = parts_.virtio_rom}, nic.config().port);
   e1000_.push_back(nic.make_e1000(*memory_, parts_.e1000_rom));
   return pc_->plug(e1000_.back()->function(), number);
 }

@@ -27,6 +27,7 @@ struct NicConfig {
   uint16_t pairs = 1;                  // of queues
   bool link = true;                    // plugged in
   bool packed = false;                 // packed rings offered
+  bool transitional = false;           // drivers older than virtio 1.0 can use it
   unsigned port = 0;                   // the PCI Express root port that it is behind; 0: it sits on bus 0
 };
 

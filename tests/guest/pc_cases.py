@@ -329,6 +329,31 @@ def root_ports(bench):
 
 
 @case
+def virtio_legacy(bench):
+    """Linux's driver in its mode for virtio before 1.0 works on a disk and a card that are transitional; the BIOS and UEFI boot on."""
+    folder = bench.flavour_folder("cloud-amd64")
+    initrd, kernel, content = bench.path("initrd"), os.path.join(folder, "vmlinuz"), noise(8 * MIB, 13)
+    guest_image.flavour_image(folder, pc=True, unloaded=["virtio_pci"]).write(initrd)
+    bench.path("file", content)
+    disk, port = bench.path("disk", content), free_port()
+    with web_server(bench.folder) as web:
+        command = pc_command(bench, "--kernel", kernel, "--initrd", initrd, "--append", "console=ttyS0", "--drive",
+                             f"file={disk},format=raw,if=virtio,legacy=on", cpus=2)
+        command[command.index("--net") + 1] = f"user,legacy=on,loopback=on,hostfwd=tcp::{port}-:7000"
+        with Console(command) as guest:
+            reach_prompt(guest)
+            answer(guest, "rmmod virtio_pci && insmod /virtio_pci.ko force_legacy=1 && until [ -b /dev/vda ] && [ -d /sys/class/net/eth0 ]; do sleep 0.1; done")
+            # Bit 32, VERSION_1, is not among what is agreed on.
+            check(answer(guest, "cut -c 33 /sys/block/vda/device/features /sys/class/net/eth0/device/features | sort -u") == "0", "it is today's interface")
+            check_digest(guest, "cat /dev/vda", content, "the disk reads otherwise")
+            answer(guest, "yes lodge | dd of=/dev/vda bs=64k count=16 iflag=fullblock conv=fsync")
+            network_works(guest, web, port, content)
+            no_complaints(guest)
+            power_off(guest)
+    check(read_file(disk, 0, MIB) == (b"lodge\n" * MIB)[:MIB], "the image lost what was written")
+
+
+@case
 def floppy(bench):
     """Linux reads and writes a floppy disk by its own driver, and notices when there is another one."""
     folder = bench.flavour_folder("amd64")

@@ -621,3 +621,65 @@ def root_port(s, folder):
     return {"machine": "q35", "ours": ["--drive", f"file={disks[0]},format=raw,if=virtio,port=1"],
             "theirs": ["-device", "pcie-root-port,id=p,addr=1c.0,chassis=1", "-drive", f"file={disks[1]},format=raw,if=none,id=d", "-device",
                        "virtio-blk-pci,drive=d,bus=p,disable-legacy=on"]}
+
+
+@conversation
+def virtio_legacy(s, folder):
+    """A transitional disk, as a driver older than virtio 1.0 speaks to it."""
+    ours, theirs = (os.path.join(folder, name) for name in ("ours", "theirs"))
+    for path in (ours, theirs):
+        with open(path, "wb") as out:
+            out.write(b"lodge and its peer: " * 51 + bytes(4))
+            out.truncate(1 << 20)
+    device, base, ring, size = 11, 0xc000, 0x100000, 256
+    available, used = ring + 16 * size, ring + 0x2000
+    s.about("identity")
+    for register in (0x00, 0x08):
+        s.config_read(device, 0, register)
+    s.config_read(device, 0, 0x2c, mask=0xffff0000)
+    s.config_write(device, 0, 0x10, 0xffffffff)
+    s.config_read(device, 0, 0x10, mask=0xffff0001)
+    s.config_write(device, 0, 0x10, base)
+    s.config_write(device, 0, 0x04, 0x5, 2)
+    s.about("after power-on")
+    s.inl(base, mask=0x30006e44)  # what both offer: all but what the disks are different in
+    for width, offset in ((4, 4), (4, 8), (2, 12), (2, 14), (1, 18), (1, 19)):
+        s._read("port_read", width, base + offset)
+    s.inl(base + 20, note="capacity:")
+    s.about("features")
+    for value in (0xbfffffff, 0x40):  # bit 30 is QEMU's own sign of a driver that is at fault
+        s.outl(base + 4, value)
+        s.inl(base + 4, mask=0x30006e44)
+    s.about("a queue that is not there")
+    s.outw(base + 14, 77)
+    s.inw(base + 12)
+    s.about("queue")
+    s.outb(base + 18, 3)
+    s.outw(base + 14, 0)
+    s.outl(base + 8, ring >> 12)
+    s.inl(base + 8)
+    s.outb(base + 18, 7)
+    s.inb(base + 18)
+    for number, (name, kind, sector, wanted) in enumerate((("read", 0, 0, 0), ("behind the end", 0, 1 << 20, 1), ("no such request", 99, 0, 2))):
+        s.about(name)
+        s.fill(0x13000, kind.to_bytes(4, "little") + bytes(4) + sector.to_bytes(8, "little"))
+        s.store(1, 0x15000, 0xff)
+        s.fill(ring, (0x13000).to_bytes(8, "little") + (16).to_bytes(4, "little") + b"\x01\0\x01\0"
+               + (0x14000).to_bytes(8, "little") + (512).to_bytes(4, "little") + b"\x03\0\x02\0"
+               + (0x15000).to_bytes(8, "little") + (1).to_bytes(4, "little") + b"\x02\0\0\0")
+        s.store(2, available + 4 + 2 * number, 0)
+        s.store(2, available + 2, number + 1)
+        s.outw(base + 16, 0)
+        s.wait_memory(used + 2, 0xffff, number + 1, width=2)
+        s.load(1, 0x15000)
+        if wanted == 0:
+            s.load(4, used + 8)
+            s.load(4, 0x14000, 2)
+        s.wait(base + 19, 1, 1)
+        s.inb(base + 19)
+    s.about("reset")
+    s.outb(base + 18, 0)
+    s.wait(base + 18, 0xff, 0)
+    s.inl(base + 8)
+    return {"ours": ["--drive", f"file={ours},format=raw,if=virtio,legacy=on"],
+            "theirs": ["-drive", f"file={theirs},format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d,addr=0xb,disable-legacy=off,queue-size=256"]}

@@ -75,6 +75,8 @@ constexpr auto kSettings = std::to_array<Row>({
      }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](DriveConfig& drive, std::string_view value) { return set_switch(drive.packed, value); }},
+    {"legacy", "on|off", "with if=virtio: the disk can be used by drivers older than virtio 1.0 as well (default off)",
+     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.transitional, value); }},
     {"port", "NUMBER", "with --machine q35 and if=virtio: behind this PCI Express root port, 1 to 6, and not on bus 0",
      [](DriveConfig& drive, std::string_view value) -> Result<> {
        drive.port = TRY(parse_count(value, devices::pci::RootPort::kMost));

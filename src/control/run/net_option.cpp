@@ -85,6 +85,8 @@ constexpr auto kCommonRows = std::to_array<Row>({
      [](NicConfig& nic, std::string_view value) { return set_switch(nic.link, value); }},
     {"packed", "on|off", "offer packed virtqueues (default off)",
      [](NicConfig& nic, std::string_view value) { return set_switch(nic.packed, value); }},
+    {"legacy", "on|off", "the card can be used by drivers older than virtio 1.0 as well (default off)",
+     [](NicConfig& nic, std::string_view value) { return set_switch(nic.transitional, value); }},
     {"port", "NUMBER", "with --machine q35: behind this PCI Express root port, 1 to 6, and not on bus 0",
      [](NicConfig& nic, std::string_view value) -> Result<> {
        nic.port = TRY(parse_count(value, devices::pci::RootPort::kMost));

@@ -10,6 +10,7 @@
 #include "base/eventfd.hpp"
 #include "devices/pci/dwords.hpp"
 #include "devices/pci/option_rom.hpp"
+#include "devices/virtio/pci_legacy.hpp"
 
 namespace lodge::devices::virtio {
 
@@ -19,7 +20,6 @@ namespace {
 constexpr uint16_t kVendor = 0x1af4, kFirstDevice = 0x1040;
 constexpr uint8_t kRevision = 1;
 
-constexpr unsigned kBar = 0;
 constexpr uint32_t kCommon = 0x0000, kInterruptStatusAt = 0x1000, kDeviceConfig = 0x2000, kNotify = 0x3000, kTable = 0x4000,
                    kPending = 0x7000, kBarBytes = 0x8000, kStructureBytes = 0x1000;
 constexpr uint32_t kNotifyMultiplier = 4;
@@ -66,7 +66,19 @@ constexpr unsigned kRingIndirect = 28, kRingEventIndex = 29, kVersion1 = 32, kRi
 
 constexpr uint8_t kIsrQueue = 1, kIsrConfig = 2;  // 4.1.4.5
 
-pci::Identity identity_of(Type type) {
+// 4.1.2.1: what transitional devices are called.
+uint16_t transitional_device(Type type) {
+  switch (type) {
+    case Type::Network: return 0x1000;
+    case Type::Block: return 0x1001;
+    case Type::Balloon: return 0x1002;
+    case Type::Console: return 0x1003;
+    case Type::Entropy: return 0x1005;
+  }
+  return 0;
+}
+
+pci::Identity identity_of(Type type, bool transitional) {
   const auto id = static_cast<uint16_t>(type);
   const uint32_t class_code = [type]() -> uint32_t {
     switch (type) {
@@ -76,6 +88,14 @@ pci::Identity identity_of(Type type) {
       default: return 0x00ff00;             // none of the classes
     }
   }();
+  // An older driver knows the device by its subsystem, and its interface by the revision 0.
+  if (transitional)
+    return {.vendor = kVendor,
+            .device = transitional_device(type),
+            .revision = 0,
+            .class_code = class_code,
+            .subsystem_vendor = kVendor,
+            .subsystem = id};
   return {.vendor = kVendor,
           .device = static_cast<uint16_t>(kFirstDevice + id),
           .revision = kRevision,
@@ -101,7 +121,7 @@ uint64_t get(std::span<const uint8_t> from) {
 // --- Making
 
 PciTransport::PciTransport(std::unique_ptr<Device> device, memory::GuestMemory& memory, AttachDoorbell attach, const Options& options)
-    : Function(identity_of(device->type()), device->name()),
+    : Function(identity_of(device->type(), options.transitional), device->name()),
       device_(std::move(device)),
       memory_(memory),
       attach_(std::move(attach)),
@@ -109,15 +129,16 @@ PciTransport::PciTransport(std::unique_ptr<Device> device, memory::GuestMemory& 
       queue_vectors_(device_->queue_count()),
       config_vector_(kNoVector),
       queues_(device_->queue_count()) {
-  add_bar(kBar, {.kind = pci::BarKind::Memory64, .size = kBarBytes, .prefetchable = true});
+  if (options.transitional) add_bar(kLegacyBar, {.kind = pci::BarKind::Io, .size = kLegacyBytes});
+  add_bar(modern_bar(), {.kind = pci::BarKind::Memory64, .size = kBarBytes, .prefetchable = true});
   if (!options.rom.empty()) {
-    const pci::Identity identity = identity_of(device_->type());
+    const pci::Identity identity = identity_of(device_->type(), options.transitional);
     add_rom(pci::option_rom_for(options.rom, identity.vendor, identity.device));
   }
   add_interrupt_pin();
   if (options.express) add_express_endpoint();
   // One vector for each queue and one for the configuration.
-  add_msix({.vectors = device_->queue_count() + 1, .bar = kBar, .table_offset = kTable, .pending_offset = kPending});
+  add_msix({.vectors = device_->queue_count() + 1, .bar = modern_bar(), .table_offset = kTable, .pending_offset = kPending});
   add_capabilities();
   device_->connect(*this);
   MutexLock lock(mutex_);
@@ -156,7 +177,7 @@ unsigned PciTransport::add_structure(uint8_t type, uint32_t offset, uint32_t len
   // The ID and the link stand before; offsets count from them.
   body[0] = static_cast<uint8_t>(2 + body.size());
   body[1] = type;
-  body[kCapBar - 2] = kBar;
+  body[kCapBar - 2] = static_cast<uint8_t>(modern_bar());
   put(all.subspan(kCapOffset - 2, 4), offset);
   put(all.subspan(kCapLength - 2, 4), length);
   std::ranges::copy(more, all.subspan(kCapData - 2).begin());
@@ -186,7 +207,8 @@ uint64_t PciTransport::offered() const {
 
 // --- Accesses to the BAR
 
-uint64_t PciTransport::bar_read(unsigned, uint64_t offset, unsigned size) {
+uint64_t PciTransport::bar_read(unsigned index, uint64_t offset, unsigned size) {
+  if (index != modern_bar()) return read_legacy(offset, size);
   const uint64_t structure = offset & ~uint64_t{kStructureBytes - 1};
   const uint64_t within = offset - structure;
   std::array<uint8_t, 8> bytes{};
@@ -202,7 +224,8 @@ uint64_t PciTransport::bar_read(unsigned, uint64_t offset, unsigned size) {
   return get(all);
 }
 
-void PciTransport::bar_write(unsigned, uint64_t offset, unsigned size, uint64_t value) {
+void PciTransport::bar_write(unsigned index, uint64_t offset, unsigned size, uint64_t value) {
+  if (index != modern_bar()) return write_legacy(offset, size, value);
   const uint64_t structure = offset & ~uint64_t{kStructureBytes - 1};
   const uint64_t within = offset - structure;
   if (structure == kCommon) return write_common(static_cast<unsigned>(within), size, value);
@@ -337,8 +360,12 @@ void PciTransport::write_status(uint8_t value) {
   }
   if (!(now & kStatusFeaturesOk)) now &= static_cast<uint8_t>(~kStatusDriverOk);
   status_ = now;
-  if ((before & kStatusDriverOk) || !(now & kStatusDriverOk)) return;
-  device_->allow_access(bus_master());
+  if (!(before & kStatusDriverOk) && (now & kStatusDriverOk)) start_device();
+}
+
+void PciTransport::start_device() {
+  if (std::exchange(started_, true)) return;
+  device_->allow_access(bus_master() || driver_is_old_);
   device_->worker().post([this, features = driver_features_] { device_->start(memory_, features); });
   for (unsigned i = 0; i < queues_.size(); ++i)
     if (queues_[i].enabled) device_->worker().post([this, i, setup = setup_of(queues_[i])] { device_->start_queue(i, setup); });
@@ -349,19 +376,20 @@ void PciTransport::enable_queue(unsigned index) {
   if (queue.enabled || queue.resetting) return;
   queue.enabled = true;
   // With VIRTIO_F_RING_RESET a queue comes back while the device runs (4.1.4.3.2).
-  if (status_ & kStatusDriverOk) device_->worker().post([this, index, setup = setup_of(queue)] { device_->start_queue(index, setup); });
+  if (started_) device_->worker().post([this, index, setup = setup_of(queue)] { device_->start_queue(index, setup); });
 }
 
 void PciTransport::reset_queue(unsigned index) {
   QueueState& queue = queues_[index];
-  if (!(driver_features_ & feature(kRingReset)) || queue.resetting || !queue.enabled) return;
+  // An older driver does so with any queue.
+  if (!(driver_is_old_ || (driver_features_ & feature(kRingReset))) || queue.resetting || !queue.enabled) return;
   // A reset of the device that comes before the end of this one takes its place.
   const auto done = [this, index] {
     MutexLock lock(mutex_);
     queues_[index] = {.size = device_->queue_most_entries(index)};
     queue_vectors_[index].store(kNoVector, std::memory_order_release);
   };
-  if (!(status_ & kStatusDriverOk)) {
+  if (!started_) {
     queue = {.size = device_->queue_most_entries(index)};
     return;
   }
@@ -371,7 +399,8 @@ void PciTransport::reset_queue(unsigned index) {
 
 void PciTransport::forget() {
   status_ = 0;
-  resetting_ = false;
+  resetting_ = started_ = false;
+  driver_is_old_ = false;
   device_feature_select_ = driver_feature_select_ = 0;
   driver_features_ = 0;
   queue_select_ = 0;
@@ -384,7 +413,7 @@ void PciTransport::forget() {
 }
 
 void PciTransport::reset() {
-  if (!(status_ & kStatusDriverOk)) return forget();
+  if (!started_) return forget();
   resetting_ = true;
   device_->worker().post([this] {
     device_->stop([this] {
@@ -429,7 +458,8 @@ void PciTransport::needs_reset() {
 
 // --- The bus
 
-void PciTransport::bar_moved(unsigned, std::optional<uint64_t> address) {
+void PciTransport::bar_moved(unsigned index, std::optional<uint64_t> address) {
+  if (index != modern_bar()) return;
   doorbells_.clear();
   if (!address) return;
   for (unsigned i = 0; i < device_->queue_count(); ++i)
@@ -437,7 +467,7 @@ void PciTransport::bar_moved(unsigned, std::optional<uint64_t> address) {
 }
 
 void PciTransport::bus_master_changed(bool allowed) {
-  device_->allow_access(allowed);
+  device_->allow_access(allowed || driver_is_old_);
   if (allowed) notify();
 }
 
@@ -447,7 +477,7 @@ void PciTransport::config_reading(unsigned offset, unsigned size) {
   if (offset + size <= at || offset >= at + 4) return;
   const unsigned bar = config().read(config_window_ + kCapBar, 1);
   const uint32_t from = config().read(config_window_ + kCapOffset, 4), length = config().read(config_window_ + kCapLength, 4);
-  if (bar != kBar || (length != 1 && length != 2 && length != 4) || from % length != 0 || from >= kBarBytes) return;
+  if (bar != modern_bar() || (length != 1 && length != 2 && length != 4) || from % length != 0 || from >= kBarBytes) return;
   config().set(at, 4, static_cast<uint32_t>(read_bar(bar, from, length)));
 }
 
@@ -456,7 +486,7 @@ void PciTransport::config_written(unsigned offset, unsigned size) {
   if (offset + size <= at || offset >= at + 4) return;
   const unsigned bar = config().read(config_window_ + kCapBar, 1);
   const uint32_t to = config().read(config_window_ + kCapOffset, 4), length = config().read(config_window_ + kCapLength, 4);
-  if (bar != kBar || (length != 1 && length != 2 && length != 4) || to % length != 0 || to >= kBarBytes) return;
+  if (bar != modern_bar() || (length != 1 && length != 2 && length != 4) || to % length != 0 || to >= kBarBytes) return;
   write_bar(bar, to, length, config().read(at, 4) & (length == 4 ? 0xffffffffu : (1u << (8 * length)) - 1));
 }
 

@@ -1,9 +1,11 @@
-// virtio over PCI, modern devices only (virtio 1.2, section 4.1): the function, its capabilities and the structures in its BAR.
+// virtio over PCI (virtio 1.2, section 4.1): the function, its capabilities and the structures in its BAR.
 //
-//   BAR 0, 64-bit memory, 32 KiB
+//   BAR 0, of transitional devices BAR 4: 64-bit memory, 32 KiB
 //     0x0000  common configuration        0x3000  notifications, 4 bytes a queue
 //     0x1000  interrupt status            0x4000  MSI-X table
 //     0x2000  device configuration        0x7000  MSI-X pending bits
+//
+// A transitional device also speaks to drivers that are older than virtio 1.0, by ports behind BAR 0 (4.1.4.10; pci_legacy.cpp).
 //
 // Resets are not instant: the status reads as it was, and the bits of a queue's reset as they were written, until the device has let go
 // of the driver's buffers (4.1.4.3.1).
@@ -32,6 +34,7 @@ class PciTransport final : public pci::Function, private DriverPort {
   using AttachDoorbell = std::function<std::shared_ptr<void>(uint64_t address, int eventfd)>;
   struct Options {
     bool express = false;               // it is one of PCI Express, behind a root port
+    bool transitional = false;          // older drivers can use it too
     bool packed = false;                // offer packed rings
     std::span<const uint8_t> rom = {};  // firmware's driver; empty: none
   };
@@ -66,6 +69,18 @@ class PciTransport final : public pci::Function, private DriverPort {
   void add_capabilities();
   unsigned add_structure(uint8_t type, uint32_t offset, uint32_t length, std::span<const uint8_t> more);
   [[nodiscard]] uint64_t offered() const;
+  [[nodiscard]] unsigned modern_bar() const { return options_.transitional ? 4 : 0; }
+
+  // --- Older drivers
+  [[nodiscard]] uint64_t read_legacy(uint64_t offset, unsigned size) LODGE_EXCLUDES(mutex_);
+  void write_legacy(uint64_t offset, unsigned size, uint64_t value) LODGE_EXCLUDES(mutex_);
+  [[nodiscard]] uint32_t read_legacy_field(unsigned field) LODGE_REQUIRES(mutex_);
+  void write_legacy_field(unsigned field, uint32_t value) LODGE_REQUIRES(mutex_);
+  void place_legacy_queue(uint32_t page) LODGE_REQUIRES(mutex_);
+  [[nodiscard]] uint64_t legacy_offered() const;
+  [[nodiscard]] unsigned legacy_config_at();
+
+  void start_device() LODGE_REQUIRES(mutex_);
 
   [[nodiscard]] uint64_t read_common(unsigned field) LODGE_REQUIRES(mutex_);
   void write_common(unsigned offset, unsigned size, uint64_t value) LODGE_EXCLUDES(mutex_);
@@ -108,6 +123,8 @@ class PciTransport final : public pci::Function, private DriverPort {
   uint16_t queue_select_ LODGE_GUARDED_BY(mutex_) = 0;
   uint8_t status_ LODGE_GUARDED_BY(mutex_) = 0;
   bool resetting_ LODGE_GUARDED_BY(mutex_) = false;
+  bool started_ LODGE_GUARDED_BY(mutex_) = false;  // the device works: DRIVER_OK, or an older driver that does not wait for it
+  std::atomic<bool> driver_is_old_ = false;        // who reaches memory without asking for it (bus mastering)
   std::vector<QueueState> queues_ LODGE_GUARDED_BY(mutex_);
 };
 

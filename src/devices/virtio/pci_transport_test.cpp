@@ -508,5 +508,162 @@ TEST_F(Transport, TheEndLetsGo) {
   EXPECT_EQ(echo->stops, 1u) << "once is enough";
 }
 
+// --- Drivers older than virtio 1.0 (4.1.4.10)
+
+class OldDriver : public Transport {
+ protected:
+  enum : uint64_t {
+    kFeatures = 0,
+    kGuestFeatures = 4,
+    kAddress = 8,
+    kOldSize = 12,
+    kOldSelect = 14,
+    kOldNotify = 16,
+    kOldStatus = 18,
+    kOldIsr = 19,
+    kOldConfig = 20
+  };
+  static constexpr uint64_t kRing = 0x100000, kAvailable = kRing + 8 * 16, kUsedRing = kRing + 0x1000;
+
+  OldDriver() {
+    make({.transitional = true});
+    function().write_config(0x04, 2, 0x0001);  // ports, and no bus master: such drivers did not know
+  }
+  [[nodiscard]] uint64_t in(uint64_t at, unsigned size) { return function().read_bar(0, at, size); }
+  void out(uint64_t at, unsigned size, uint64_t value) {
+    function().write_bar(0, at, size, value);
+    worker.run();
+  }
+  void place_queue() {
+    out(kOldSelect, 2, 0);
+    out(kAddress, 4, kRing >> 12);
+  }
+  // A buffer of four bytes that the device writes.
+  void add_buffer() {
+    memory.put<uint64_t>(kRing, 0x1000);
+    memory.put<uint32_t>(kRing + 8, 4);
+    memory.put<uint32_t>(kRing + 12, 2);
+    memory.put<uint16_t>(kAvailable + 4 + 2 * (buffers % 8), 0);
+    memory.put<uint16_t>(kAvailable + 2, ++buffers);
+  }
+  uint16_t buffers = 0;
+};
+
+TEST_F(OldDriver, FindsTheDeviceByItsSubsystem) {
+  EXPECT_EQ(function().read_config(0x00, 4), 0x10051af4u);
+  EXPECT_EQ(function().read_config(0x08, 1), 0u);
+  EXPECT_EQ(function().read_config(0x2e, 2), 4u) << "entropy";
+  EXPECT_EQ(function().read_config(0x10, 4) & 1, 1u) << "ports";
+  EXPECT_EQ(in(kFeatures, 4), 0x38000008u) << "any layout, indirect descriptors, events, and the device's own: what fits 32 bits";
+  EXPECT_EQ(in(kOldSize, 2), 8u);
+  out(kOldSelect, 2, 1);
+  EXPECT_EQ(in(kOldSize, 2), 16u);
+  out(kOldSelect, 2, 2);
+  EXPECT_EQ(in(kOldSize, 2), 0u) << "no such queue";
+  EXPECT_EQ(in(kOldConfig, 4), 0x04030201u);
+  out(kOldConfig + 1, 1, 0x77);
+  EXPECT_EQ(in(kOldConfig, 4), 0x04037701u);
+}
+
+TEST_F(OldDriver, UsesTheDevice) {
+  out(kOldStatus, 1, 1);
+  out(kOldStatus, 1, 3);
+  out(kGuestFeatures, 4, 0xffffffff);
+  EXPECT_EQ(in(kGuestFeatures, 4), 0x38000008u) << "no more than was offered";
+  out(kGuestFeatures, 4, 8);
+  place_queue();
+  EXPECT_EQ(in(kAddress, 4), kRing >> 12);
+  out(kOldStatus, 1, 7);
+  EXPECT_EQ(echo->starts, 1u);
+  add_buffer();
+  out(kOldNotify, 2, 0);
+  EXPECT_EQ(memory.get<uint16_t>(kUsedRing + 2), 1u);
+  EXPECT_TRUE(line);
+  EXPECT_EQ(in(kOldIsr, 1), 1u);
+  EXPECT_FALSE(line);
+  // The queue goes by itself, and comes back.
+  out(kAddress, 4, 0);
+  EXPECT_EQ(in(kAddress, 4), 0u);
+  memory.put<uint32_t>(kAvailable, 0);
+  memory.put<uint32_t>(kUsedRing, 0);
+  buffers = 0;
+  place_queue();
+  add_buffer();
+  out(kOldNotify, 2, 0);
+  EXPECT_EQ(memory.get<uint16_t>(kUsedRing + 2), 1u);
+  out(kOldStatus, 1, 0);
+  EXPECT_EQ(echo->stops, 1u);
+  EXPECT_EQ(in(kOldStatus, 1), 0u);
+}
+
+// Linux 2.6's block driver read the partition table before it said that it was ready.
+TEST_F(OldDriver, DoesNotWaitForItsOwnWord) {
+  out(kOldStatus, 1, 3);
+  place_queue();
+  add_buffer();
+  out(kOldNotify, 2, 0);
+  EXPECT_EQ(echo->starts, 1u);
+  EXPECT_EQ(memory.get<uint16_t>(kUsedRing + 2), 1u);
+  out(kOldStatus, 1, 7);
+  EXPECT_EQ(echo->starts, 1u) << "once";
+}
+
+TEST_F(OldDriver, VectorsStandInFrontOfTheConfiguration) {
+  for (unsigned i = 0; i < 3; ++i) {
+    function().write_bar(4, 0x4000 + 16 * i, 4, 0xfee00000);
+    function().write_bar(4, 0x4000 + 16 * i + 8, 4, 0x40 + i);
+    function().write_bar(4, 0x4000 + 16 * i + 12, 4, 0);
+  }
+  unsigned at = function().read_config(0x34, 1);
+  while (function().read_config(at, 1) != 0x11) at = function().read_config(at + 1, 1);
+  function().write_config(at + 2, 2, 0x8000);
+  function().write_config(0x04, 2, 0x0005);
+  EXPECT_EQ(in(20, 2), 0xffffu);
+  out(20, 2, 0);
+  out(22, 2, 9);
+  EXPECT_EQ(in(22, 2), 0xffffu) << "there is no such vector";
+  out(22, 2, 2);
+  EXPECT_EQ(in(22, 2), 2u);
+  EXPECT_EQ(in(24, 4), 0x04030201u);
+  place_queue();
+  out(kOldStatus, 1, 7);
+  add_buffer();
+  out(kOldNotify, 2, 0);
+  EXPECT_EQ(messages, (std::vector<uint32_t>{0x42}));
+}
+
+TEST_F(OldDriver, AndTodaysDriversUseItAsAnyOther) {
+  function().write_config(0x04, 2, 0x0006);
+  const auto put = [&](uint64_t offset, unsigned size, uint64_t value) {
+    function().write_bar(4, offset, size, value);
+    worker.run();
+  };
+  put(kStatus, 1, 3);
+  put(kDriverFeatureSelect, 4, 1);
+  put(kDriverFeature, 4, 1);
+  put(kStatus, 1, 0x0b);
+  EXPECT_EQ(function().read_bar(4, kStatus, 1), 0x0bu);
+  Ring ring(memory, kRing, 8, {});
+  const QueueSetup setup = ring.setup();
+  put(kDescriptors, 4, setup.descriptors);
+  put(kDriver, 4, setup.driver_area);
+  put(kDevice, 4, setup.device_area);
+  put(kEnable, 2, 1);
+  put(kStatus, 1, 0x0f);
+  ring.add({{0x1000, 4, true}});
+  put(kNotify, 2, 0);
+  EXPECT_EQ(ring.used().size(), 1u);
+}
+
+TEST_F(OldDriver, OddAccessesDoNoHarm) {
+  for (const unsigned size : {1u, 2u, 4u})
+    for (uint64_t at = 0; at + size <= 256; ++at) {
+      static_cast<void>(in(at, size));
+      if (at != kOldNotify) out(at, size, 0xffffffff);
+    }
+  out(kOldStatus, 1, 0);
+  EXPECT_EQ(in(kOldStatus, 1), 0u);
+}
+
 }  // namespace
 }  // namespace lodge::devices::virtio

@@ -1,6 +1,7 @@
 #include "devices/virtio/net/network.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -23,7 +24,8 @@ constexpr uint8_t kPromiscuous = 0, kAllMulticast = 1, kAllUnicast = 2, kNoMulti
 constexpr uint8_t kTableSet = 0, kAddressSet = 1, kPairsSet = 0, kOffloadsSet = 0;
 constexpr uint8_t kAck = 0, kError = 1;
 
-constexpr size_t kHeaderBytes = sizeof(net::Header);
+constexpr size_t kOldHeaderBytes = offsetof(net::Header, buffers);
+constexpr unsigned kVersion1 = 32;
 constexpr uint16_t kControlEntries = 64;
 constexpr size_t kMostCommandBytes = 16384;
 constexpr size_t kMostAddresses = 256;  // of a kind; a driver with more gets all frames of that kind
@@ -160,6 +162,9 @@ bool Network::wanted(std::span<const std::byte> frame) const {
                                  std::ranges::find(filter_.unicast, to) != filter_.unicast.end());
 }
 
+// 5.1.6: older drivers without merged buffers know no count of them.
+size_t Network::header_bytes() const { return has(kVersion1) || has(kMergeable) ? sizeof(net::Header) : kOldHeaderBytes; }
+
 // Takes buffers for so many bytes; `used` of pairs_[pair].receiving. False: there are too few, and the driver tells when there are more.
 bool Network::gather(unsigned pair, uint64_t bytes, size_t& used) {
   auto& chains = pairs_[pair].receiving;
@@ -186,13 +191,14 @@ bool Network::receive(unsigned pair, const net::Header& header, std::span<const 
   if (pair >= pairs_.size() || !running(queue) || !wanted(frame)) return true;
   Pair& own = pairs_[pair];
   size_t used = 0;
-  if (!gather(pair, kHeaderBytes + frame.size(), used)) {
+  const size_t head_bytes = header_bytes();
+  if (!gather(pair, head_bytes + frame.size(), used)) {
     own.starved = true;
     return false;
   }
   suppress_notifications(queue);
   auto& chains = own.receiving;
-  if (chains[0].writable_bytes() < kHeaderBytes) {
+  if (chains[0].writable_bytes() < head_bytes) {
     broken("a receive buffer without room for the header");
     while (used != 0) give_back(queue, chains[--used], 0);
     return true;
@@ -206,9 +212,8 @@ bool Network::receive(unsigned pair, const net::Header& header, std::span<const 
     for (const iovec& piece : pieces) {
       auto* to = static_cast<std::byte*>(piece.iov_base);
       size_t room = piece.iov_len;
-      while (room != 0 && at < kHeaderBytes + frame.size()) {
-        const std::span<const std::byte> from =
-            at < kHeaderBytes ? std::span(head + at, kHeaderBytes - at) : frame.subspan(at - kHeaderBytes);
+      while (room != 0 && at < head_bytes + frame.size()) {
+        const std::span<const std::byte> from = at < head_bytes ? std::span(head + at, head_bytes - at) : frame.subspan(at - head_bytes);
         const size_t now = std::min(room, from.size());
         std::memcpy(to, from.data(), now);
         to += now;
@@ -219,7 +224,7 @@ bool Network::receive(unsigned pair, const net::Header& header, std::span<const 
     }
     return written;
   };
-  if (!has(kMergeable) && chains[0].writable_bytes() < kHeaderBytes + frame.size()) {
+  if (!has(kMergeable) && chains[0].writable_bytes() < head_bytes + frame.size()) {
     log::debug("{}: a frame of {} bytes is larger than the driver's buffer", name(), frame.size());
     put_back(queue, chains[0]);
     return true;
@@ -260,7 +265,8 @@ void Network::transmit(unsigned pair) {
 
 bool Network::send(unsigned pair, const Chain& chain) {
   net::Header header{};
-  if (copy_out(chain.readable(), &header, kHeaderBytes) != kHeaderBytes) {
+  const size_t head_bytes = header_bytes();
+  if (copy_out(chain.readable(), &header, head_bytes) != head_bytes) {
     broken("a frame without a header");
     return true;
   }
@@ -275,7 +281,7 @@ bool Network::send(unsigned pair, const Chain& chain) {
   }
   header.flags &= net::kNeedsChecksum;
   header.buffers = 0;
-  tail_of(chain.readable(), kHeaderBytes, frame_);
+  tail_of(chain.readable(), head_bytes, frame_);
   return backend_.send(pair, header, frame_);
 }
 

@@ -59,6 +59,7 @@ class Network final : public Device, private net::Receiver {
   };
 
   // --- Receiver
+  [[nodiscard]] size_t header_bytes() const;  // in front of each frame
   [[nodiscard]] bool receive(unsigned pair, const net::Header& header, std::span<const std::byte> frame) override;
   void received(unsigned pair) override;
   void sendable(unsigned pair) override;

@@ -63,8 +63,9 @@ const std::string kFrame = frame_to(kOwn, 100);
 
 class NetworkCard : public testing::TestWithParam<Shape> {
  protected:
-  static constexpr uint64_t kUsual =
-      feature(kMac) | feature(kStatus) | feature(kControl) | feature(kControlReceive) | feature(kControlExtra) | feature(kControlMac);
+  static constexpr uint64_t kVersion1 = feature(32);
+  static constexpr uint64_t kUsual = kVersion1 | feature(kMac) | feature(kStatus) | feature(kControl) | feature(kControlReceive) |
+                                     feature(kControlExtra) | feature(kControlMac);
   void make(const NetworkOptions& options = {.mac = kOwn}) { card = std::make_unique<Network>("card", driven.worker, wire, options); }
   void start(uint64_t features = kUsual, const std::vector<unsigned>& queues = {0, 1, 2}, uint16_t size = 16) {
     driven.start(*card, features, queues, size, GetParam());
@@ -132,6 +133,25 @@ TEST_P(NetworkCard, OffersWhatItsNetworkTakes) {
   EXPECT_EQ(test::config_of<uint16_t>(*card, 8), 2u) << "pairs";
   EXPECT_EQ(test::config_of<uint16_t>(*card, 10), 9000u);
   EXPECT_EQ(test::config_of<uint32_t>(*card, 12), 0u);
+}
+
+// 5.1.6: without merged buffers drivers older than virtio 1.0 have ten bytes in front of a frame.
+TEST_P(NetworkCard, OlderDriversHaveAShorterHeader) {
+  make();
+  start(kUsual & ~kVersion1);
+  memory().put(kData, net::Header{});
+  memory().put_text(kData + 10, kFrame);
+  ring(1).add({{kData, static_cast<uint32_t>(10 + kFrame.size())}});
+  card->notified();
+  EXPECT_EQ(ring(1).used().size(), 1u);
+  ASSERT_EQ(wire.sent.size(), 1u);
+  EXPECT_EQ(wire.sent[0].bytes, kFrame);
+  ring(0).add({{kData, 2048, true}});
+  EXPECT_TRUE(wire.deliver(kFrame));
+  const auto used = ring(0).used();
+  ASSERT_EQ(used.size(), 1u);
+  EXPECT_EQ(used[0].length, 10 + kFrame.size());
+  EXPECT_EQ(memory().text(kData + 10, kFrame.size()), kFrame);
 }
 
 TEST_P(NetworkCard, FramesGoOutWithTheirHeaders) {
