@@ -100,8 +100,10 @@ class Device {
   // `announcement` stands for that the memory is written; the device lets go of it when that is over.
   virtual void dma_memory(block::Buffers memory, Announcement announcement) = 0;
 
-  // Waits until no request of it is on the disk's thread. Without the mutex, and from another thread.
+  // Wait until no request of it is on the disk's thread: those that are count no more, or end as they would. Without the mutex, and from
+  // another thread.
   void wait_until_idle();
+  void wait_for_requests() { requests_.wait_until_idle(link_.mutex()); }
 
  protected:
   virtual void execute(uint8_t command) = 0;

@@ -94,12 +94,18 @@ void OpticalDrive::press_button() {
   event_ = kEventEjectRequest;
 }
 
+bool OpticalDrive::has_medium() {
+  MutexLock lock(link().mutex());
+  return medium_ != nullptr;
+}
+
 void OpticalDrive::set_medium(storage::Disk* medium) {
   {
     MutexLock lock(link().mutex());
     medium_ = nullptr;
   }
-  wait_until_idle();
+  // A read that is under way ends, well or at the disc that is no more.
+  wait_for_requests();
   MutexLock lock(link().mutex());
   medium_ = medium;
   open_ = false;

@@ -26,6 +26,7 @@ class OpticalDrive final : public Device {
   // The guest is asked to let go of the medium, as by the button of the drive.
   void press_button();
   // Another medium, or none, in a closed tray. When this returns the old one is used no more.
+  [[nodiscard]] bool has_medium();
   void set_medium(storage::Disk* medium);
 
   [[nodiscard]] bool is_packet_device() const override { return true; }

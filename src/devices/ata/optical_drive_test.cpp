@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <semaphore>
+#include <thread>
 
 #include "devices/ata/test_channel.hpp"
 
@@ -218,6 +220,32 @@ TEST_F(DriveOnIde, AMediumTakenOutInMidReadEndsIt) {
   }
   EXPECT_EQ(status, kGood | kError);
   EXPECT_EQ(sense()[0], 2);
+}
+
+TEST_F(DriveOnIde, AMediumTakenOutUnderAReadEndsItToo) {
+  make();
+  std::binary_semaphore begun{0}, go_on{0};
+  image->memory->fault = [&](const block::Request&) {
+    begun.release();
+    go_on.acquire();
+    return 0;
+  };
+  std::thread remover([&] {
+    begun.acquire();
+    std::thread releaser([&] {
+      while (drive->has_medium()) std::this_thread::yield();
+      for (int i = 0; i < 1000; ++i) std::this_thread::yield();  // it waits for the read by now, most likely
+      go_on.release();
+    });
+    drive->set_medium(nullptr);
+    releaser.join();
+  });
+  // One piece, which is on its way while the disc is taken out.
+  const uint8_t status = packet(read10(4, 1));
+  remover.join();
+  EXPECT_EQ(status, kGood | kDataRequest) << "it does not end";
+  EXPECT_EQ(read_data(2048), sectors(4, 1));
+  image->memory->fault = {};
 }
 
 TEST_F(DriveOnIde, ItsButtonAsksTheGuest) {
