@@ -90,10 +90,11 @@ class Guest {
     memory_.clear();
     const auto kind = input.take<uint8_t>();
     const auto shape = input.take<uint8_t>();
-    make(kind % 5, input);
+    transitional_ = (kind & 0x80) != 0;
+    make((kind & 0x7f) % 5, input);
     transport_->connect(port_);
     settle();
-    transport_->write_config(4, 2, 6);
+    transport_->write_config(4, 2, 7);
     set_up(shape, input);
     while (!input.empty()) step(input);
     finish();
@@ -135,7 +136,8 @@ class Guest {
         queues_ = 2;
       }
     }
-    transport_ = std::move(*virtio::PciTransport::create(std::move(device), *memory_.guest, nullptr_doorbells, {.packed = true}));
+    transport_ = std::move(*virtio::PciTransport::create(std::move(device), *memory_.guest, nullptr_doorbells,
+                                                         {.transitional = transitional_, .packed = true}));
   }
   static std::shared_ptr<void> nullptr_doorbells(uint64_t, int) { return nullptr; }
 
@@ -150,7 +152,8 @@ class Guest {
     else
       worker_.run();
   }
-  void write(uint64_t at, unsigned size, uint64_t value) { transport_->write_bar(0, at, size, value); }
+  [[nodiscard]] unsigned bar() const { return transitional_ ? 4 : 0; }
+  void write(uint64_t at, unsigned size, uint64_t value) { transport_->write_bar(bar(), at, size, value); }
   void write_and_settle(uint64_t at, unsigned size, uint64_t value) {
     write(at, size, value);
     settle();
@@ -162,7 +165,7 @@ class Guest {
     write(0x14, 1, 3);
     for (const unsigned half : {0u, 1u}) {
       write(0, 4, half);
-      const uint64_t offered = transport_->read_bar(0, 4, 4);
+      const uint64_t offered = transport_->read_bar(bar(), 4, 4);
       uint64_t wanted = offered & (shape & 8 ? features >> (32 * half) : ~uint64_t{0});
       if (half == 1) wanted = (wanted | 1) & ~uint64_t{packed ? 0u : 4u};
       write(8, 4, half);
@@ -202,7 +205,11 @@ class Guest {
       }
       case 10: {
         const auto at = input.take<uint16_t>() % 0x8000, size = 1 << input.take<uint8_t>() % 4;
-        static_cast<void>(transport_->read_bar(0, at, static_cast<unsigned>(size)));
+        if (transitional_ && at >= 0x7000) {
+          old_driver(at % 32, input);
+          break;
+        }
+        static_cast<void>(transport_->read_bar(bar(), at, static_cast<unsigned>(size)));
         write_and_settle(at, static_cast<unsigned>(size), input.take<uint64_t>());
         break;
       }
@@ -222,10 +229,18 @@ class Guest {
         break;
       default:
         write_and_settle(0x14, 1, 0);
-        require(transport_->read_bar(0, 0x14, 1) == 0 || io_, "a reset that does not end");
+        require(transport_->read_bar(bar(), 0x14, 1) == 0 || io_, "a reset that does not end");
         rings_.clear();
         set_up(input.take<uint8_t>(), input);
     }
+  }
+  // A register of the interface before virtio 1.0, most often one that is there.
+  void old_driver(unsigned at, Input& input) {
+    const unsigned size = at < 12 ? 4 : at < 18 ? 2 : 1;
+    static_cast<void>(transport_->read_bar(0, at, size));
+    const auto value = input.take<uint32_t>();
+    transport_->write_bar(0, at, size, at == 8 ? value % 64 : value);
+    settle();
   }
   // Something on the host's side.
   void happen(Input& input) {
@@ -274,7 +289,7 @@ class Guest {
   std::unique_ptr<virtio::PciTransport> transport_;
   std::deque<Ring> rings_;
   unsigned queues_ = 1;
-  bool indirect_ = false, event_ = false;
+  bool indirect_ = false, event_ = false, transitional_ = false;
 };
 
 }  // namespace
