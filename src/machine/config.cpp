@@ -127,6 +127,9 @@ Result<> validate(const Config& config) {
   if (config.display != "none" && (config.kind() == Kind::Direct || !config.vga))
     return fail(ErrorKind::Usage, "--display {}: the machine has no graphics card: {}", config.display,
                 config.kind() == Kind::Direct ? "--machine direct has its console on the serial port" : "leave --vga none out");
+  if (config.usb_keyboard && (config.kind() == Kind::Direct || !config.vga))
+    return fail(ErrorKind::Usage, "--keyboard usb: the machine has no screen to type at: {}",
+                config.kind() == Kind::Direct ? "--machine direct has its console on the serial port" : "leave --vga none out");
   if (config.display == "none" && !config.vnc_password_file.empty())
     return fail(ErrorKind::Usage, "--vnc-password goes with --display vnc or web");
   if (const auto layout = display::Layout::named(config.keymap); !layout)

@@ -51,6 +51,7 @@ struct Config {
   uint64_t balloon_keeps = 0;          // bytes that the balloon is to leave to the guest; 0: it starts empty
   bool vga = true;                     // a graphics card, of kinds that have one
   std::string display = "none";        // who sees its screen: none, vnc[=ADDRESS], web[=ADDRESS]
+  bool usb_keyboard = false;           // beside the one of the keyboard controller, and in its place while the guest uses it
   std::string keymap = "us";           // of viewers that send characters
   std::string vnc_password_file;       // empty: whoever reaches the port may look
   std::string debug_console = "null";  // ports 0x402 and 0xE9: null, file:PATH

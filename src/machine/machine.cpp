@@ -303,9 +303,14 @@ Result<> Machine::create_graphics() {
     tablet_ = std::make_unique<devices::usb::Tablet>();
     usb_ = std::make_unique<devices::usb::Xhci>(*memory_, *clock_);
     usb_->attach(1, *tablet_);
+    if (config.usb_keyboard) {
+      keyboards_ = std::make_unique<Keyboards>(pc_->keyboard());
+      usb_->attach(2, keyboards_->usb());
+    }
     TRY(pc_->plug(*usb_, pci_places(config.kind()).usb));
   }
-  parts_.seat.connect({.screen = graphics_.get(), .keyboard = &pc_->keyboard(), .mouse = &pc_->keyboard(), .tablet = tablet_.get()});
+  display::KeyboardInput& keyboard = keyboards_ ? static_cast<display::KeyboardInput&>(*keyboards_) : pc_->keyboard();
+  parts_.seat.connect({.screen = graphics_.get(), .keyboard = &keyboard, .mouse = &pc_->keyboard(), .tablet = tablet_.get()});
   return {};
 }
 

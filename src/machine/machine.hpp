@@ -31,6 +31,7 @@
 #include "machine/firmware_memory.hpp"
 #include "machine/kernel.hpp"
 #include "machine/kernel_rom.hpp"
+#include "machine/keyboards.hpp"
 #include "machine/pc.hpp"
 #include "machine/peripherals.hpp"
 #include "machine/variable_store.hpp"
@@ -151,6 +152,7 @@ class Machine {
   std::unique_ptr<Clock> clock_;               // the chips'
   std::unique_ptr<VideoMemory> video_memory_;  // null: no graphics card
   std::unique_ptr<devices::vga::Card> graphics_;
+  std::unique_ptr<Keyboards> keyboards_;  // null: no keyboard on USB
   std::unique_ptr<devices::usb::Tablet> tablet_;
   std::unique_ptr<devices::usb::Xhci> usb_;
   std::vector<std::unique_ptr<devices::virtio::PciTransport>> virtio_;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/clock.hpp"
+#include "devices/usb/keyboard.hpp"
 #include "devices/usb/tablet.hpp"
 #include "guest_memory.hpp"
 #include "input.hpp"
@@ -23,6 +24,7 @@ class Controller {
   Controller() {
     memory_.clear();
     usb_.attach(1, tablet_);
+    usb_.attach(2, keyboard_);
     usb_.write_config(4, 2, 6);
     put(0x70, kContexts);
     put(0x78, 8);
@@ -76,7 +78,10 @@ class Controller {
         trb(kRings + 0x400 + 16 * (interrupt_++ % 32), input.take<uint32_t>(), 1 << 10 | 0x20, input.take<uint8_t>());
         put(0x2004, 3);
         break;
-      case 8: tablet_.point(input.take<uint16_t>(), input.take<uint16_t>(), input.take<int8_t>(), input.take<uint8_t>()); break;
+      case 8:
+        tablet_.point(input.take<uint16_t>(), input.take<uint16_t>(), input.take<int8_t>(), input.take<uint8_t>());
+        keyboard_.key(input.take<uint8_t>(), (input.take<uint8_t>() & 1) != 0);
+        break;
       default: put(0x1038, kEvents + 16 * (input.take<uint8_t>() % 16) + 8); put(0x103c, 0);
     }
   }
@@ -98,6 +103,7 @@ class Controller {
   static inline Memory memory_;
   FakeClock clock_;
   usb::Tablet tablet_;
+  usb::Keyboard keyboard_;
   usb::Xhci usb_{*memory_.guest, clock_};
   unsigned commands_ = 0, control_ = 0, interrupt_ = 0;
 };

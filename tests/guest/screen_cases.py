@@ -134,6 +134,28 @@ def tablet(bench):
 
 
 @case
+def usb_keyboard(bench):
+    """A keyboard on USB: Linux's own driver hears it, and before that SeaBIOS, whose menu it opens."""
+    with linux_with_screen(bench, "--keyboard", "usb", flavour="amd64") as (guest, _):
+        answer(guest, "until grep -q 'USB Keyboard' /proc/bus/input/devices; do sleep 0.1; done")
+        handlers = answer(guest, "grep -A4 'USB Keyboard' /proc/bus/input/devices | grep Handlers")
+        event = re.search(r"event\d+", handlers).group()
+        answer(guest, f"until [ -c /dev/input/{event} ]; do sleep 0.1; done")
+        guest.type(f"{{ echo now $((1 + 1)) listening; dd bs=24 count=3 2>/dev/null | od -An -v -t x1 -w24 | cut -c 49-; }} </dev/input/{event}\n")
+        guest.expect("now 2 listening", COMMAND_SECONDS)
+        check(lodge(bench, "key", NAME, "z").returncode == 0, "key failed")
+        # EV_MSC with the key's usage, EV_KEY, EV_SYN.
+        for line in ("04 00 04 00 1d 00 07 00", "01 00 2c 00 01 00 00 00", "00 00 00 00 00 00 00 00"):
+            guest.expect(line, COMMAND_SECONDS)
+        no_complaints(guest)
+        power_off(guest)
+    with Console(pc_command(bench, "--cdrom", "none", "--boot", "menu", "--keyboard", "usb")) as guest:
+        guest.expect("ESC for boot menu", BOOT_SECONDS)
+        check(lodge(bench, "key", "pc-test", "esc").returncode == 0, "key failed")
+        guest.expect("Select boot device", COMMAND_SECONDS)
+
+
+@case
 def remote(bench):
     """ps, pause, resume, reset, stop and kill on running machines, by QMP as well."""
     with bench.booted("--name", "first") as guest:

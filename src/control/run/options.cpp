@@ -116,6 +116,12 @@ constexpr auto
                      [](Config& config, std::string_view value) { return set_text(config.display, value); }},
                     {"--vnc-password", "", "FILE", "viewers must know the password in the file's first line", false,
                      [](Config& config, std::string_view value) { return set_text(config.vnc_password_file, value); }},
+                    {"--keyboard", "", "ps2|usb", "the guest's keyboard: at the keyboard controller (default), or on USB where the guest uses that", false,
+                     [](Config& config, std::string_view value) -> Result<> {
+                       if (value != "ps2" && value != "usb") return fail(ErrorKind::Usage, "there is no keyboard '{}': use ps2 or usb", value);
+                       config.usb_keyboard = value == "usb";
+                       return {};
+                     }},
                     {"--keymap", "", "us|de|fr", "the guest's keyboard layout, for viewers that send characters (default us)", false,
                      [](Config& config, std::string_view value) { return set_text(config.keymap, value); }},
                     {"--vga", "", "std|none", "the machine pc's graphics card (default std)", false,
