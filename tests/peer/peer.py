@@ -6,7 +6,7 @@ import subprocess
 
 ROM_BYTES, CODE_BYTES = 256 << 10, 4 << 10
 BASE = 0x200000  # where the interpreter runs: in an even megabyte, which the gate of A20 leaves alone
-RUN_SECONDS = 120
+RUN_SECONDS = 60
 EXIT_CODE = 33  # what the interpreter ends with
 OPERATIONS = {name: number for number, name in enumerate(
     ("finish", "port_write", "port_read", "memory_write", "memory_read", "port_wait", "memory_wait", "port_string", "memory_string",
