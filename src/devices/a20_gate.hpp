@@ -7,24 +7,32 @@
 // Threads: any.
 #pragma once
 
-#include <atomic>
 #include <functional>
+
+#include "base/mutex.hpp"
 
 namespace lodge::devices {
 
 class A20Gate {
  public:
-  // `changed`: from the thread that has written; empty: nobody wants to know.
+  // `changed`: from the thread that has written, one change at a time; empty: nobody wants to know.
   explicit A20Gate(std::function<void(bool open)> changed) : changed_(std::move(changed)) {}
 
-  [[nodiscard]] bool open() const { return open_; }
-  void set(bool open) {
-    if (open_.exchange(open) != open && changed_) changed_(open);
+  [[nodiscard]] bool open() LODGE_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return open_;
+  }
+  void set(bool open) LODGE_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    if (open_ == open) return;
+    open_ = open;
+    if (changed_) changed_(open);
   }
 
  private:
   const std::function<void(bool)> changed_;
-  std::atomic<bool> open_ = true;
+  Mutex mutex_;
+  bool open_ LODGE_GUARDED_BY(mutex_) = true;
 };
 
 }  // namespace lodge::devices

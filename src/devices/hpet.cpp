@@ -113,12 +113,15 @@ uint64_t Hpet::deadline() {
   for (const Timer& timer : timers_)
     if (timer.configuration & (kInterrupts | kLevel)) due = std::min(due, timer.due);
   constexpr uint64_t kFarthest = uint64_t{1} << 58;  // ticks, of nearly a century: those are nanoseconds that a number holds
-  return due > kFarthest ? kNever : since_ns_ + due * kTickNs;
+  if (due > kFarthest) return kNever;
+  constexpr uint64_t kLeastNs = 50'000;
+  return std::max(since_ns_ + due * kTickNs, worked_ns_ == 0 ? 0 : worked_ns_ + kLeastNs);
 }
 
 void Hpet::on_deadline() {
   MutexLock lock(mutex_);
   catch_up();
+  worked_ns_ = clock_.monotonic_ns();
 }
 
 // --- Registers

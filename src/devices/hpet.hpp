@@ -6,7 +6,7 @@
 //
 // Deviations: no messages (FSB); a comparator that is written with what the counter has passed already, by less than half its range, is
 // due at once, and not a turn of the counter later: a virtual processor may have stood still in between. Periods that were missed make one
-// interrupt.
+// interrupt, and there are at most twenty thousand in a second, so that no guest keeps the host from all else.
 //
 // Threads: registers from any vCPU's thread, on_deadline() from the loop's. Pins and legacy() are called under the lock: they do not call
 // back.
@@ -69,8 +69,9 @@ class Hpet final : public MmioDevice {
   const Clock& clock_;
   Mutex mutex_;
   uint64_t configuration_ LODGE_GUARDED_BY(mutex_) = 0, status_ LODGE_GUARDED_BY(mutex_) = 0;
-  uint64_t counter_ LODGE_GUARDED_BY(mutex_) = 0;   // when it was enabled, or stands still
-  uint64_t since_ns_ LODGE_GUARDED_BY(mutex_) = 0;  // when that was
+  uint64_t counter_ LODGE_GUARDED_BY(mutex_) = 0;    // when it was enabled, or stands still
+  uint64_t since_ns_ LODGE_GUARDED_BY(mutex_) = 0;   // when that was
+  uint64_t worked_ns_ LODGE_GUARDED_BY(mutex_) = 0;  // when the loop was here last
   std::array<Timer, kTimers> timers_ LODGE_GUARDED_BY(mutex_);
 };
 

@@ -57,6 +57,7 @@ devices::IrqPin Pc::board_pin(uint32_t gsi) {
 // With the HPET in their place the 8254's and the clock's interrupts go nowhere (IA-PC HPET 1.0a, 2.3.5).
 void Pc::replace_timers(bool by_hpet) {
   timers_replaced_ = by_hpet;
+  if (by_hpet) pin(kIrqRtc).lower();  // what the clock had raised would hide the HPET's edges
   auto pit = vm_.get_pit2();
   if (!pit) return log::debug("8254: {}", pit.error().message);
   pit->flags = by_hpet ? pit->flags | KVM_PIT_FLAGS_HPET_LEGACY : pit->flags & ~uint32_t{KVM_PIT_FLAGS_HPET_LEGACY};

@@ -28,8 +28,8 @@ constexpr std::array<uint8_t, 11> kFields{kDeviceFeatures, kDriverFeatures,  kQu
                                           kStatus,         kInterruptStatus, kConfigVector, kQueueVector, kEnd};
 
 constexpr uint64_t kPage = 4096;
-constexpr unsigned kAnyLayout = 27;  // 6.3: buffers are taken however they are cut
-constexpr uint8_t kDriverOk = 4;
+constexpr unsigned kAnyLayout = 27;                    // 6.3: buffers are taken however they are cut
+constexpr uint8_t kDriverOk = 4, kKnownStatus = 0x87;  // acknowledge, driver, its readiness, failed (2.1)
 
 }  // namespace
 
@@ -56,6 +56,7 @@ void PciTransport::place_legacy_queue(uint32_t page) {
   QueueState* queue = selected();
   if (!queue) return;
   if (page == 0) return reset_queue(queue_select_);
+  if (queue->enabled) return;
   constexpr uint64_t kDescriptorBytes = 16, kEntryBytes = 2, kAvailableHeader = 4, kEventBytes = 2;
   queue->descriptors = uint64_t{page} * kPage;
   queue->driver_area = queue->descriptors + kDescriptorBytes * queue->size;
@@ -74,7 +75,7 @@ void PciTransport::write_legacy_field(unsigned field, uint32_t value) {
     case kQueueSelect: queue_select_ = static_cast<uint16_t>(value); return;
     case kStatus:
       if (value == 0) return reset();
-      status_ |= static_cast<uint8_t>(value);
+      status_ |= static_cast<uint8_t>(value) & kKnownStatus;
       if (status_ & kDriverOk) start_device();
       return;
     case kConfigVector: return set_vector(config_vector_, static_cast<uint16_t>(value));
