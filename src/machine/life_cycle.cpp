@@ -125,7 +125,7 @@ std::optional<ExitCode> conclude(Machine& machine, Outcome outcome, const Config
   return ExitCode::Failed;
 }
 
-Result<ExitCode> boot_until_it_ends(Machine::Parts parts, Steering& steering) {
+Result<ExitCode> boot_until_it_ends(const Machine::Parts& parts, Steering& steering) {
   for (;;) {
     const std::unique_ptr<Machine> machine = TRY(Machine::create(parts));
     steering.set_machine(machine.get());

@@ -65,7 +65,7 @@ std::optional<std::vector<uint8_t>> HidDevice::string_descriptor(unsigned number
 std::optional<std::vector<uint8_t>> HidDevice::descriptor(uint16_t value) const {
   const auto low = [](uint16_t word) { return static_cast<uint8_t>(word); };
   const auto high = [](uint16_t word) { return static_cast<uint8_t>(word >> 8); };
-  const std::vector<uint8_t> configuration = configuration_descriptor();
+  std::vector<uint8_t> configuration = configuration_descriptor();
   switch (value >> 8) {
     case kDevice:  // table 9-8
       return std::vector<uint8_t>{
