@@ -3,8 +3,8 @@
 // Threads: any; what drives it is called under the lock.
 #pragma once
 
-#include <cstdint>
-#include <memory>
+#include <bitset>
+#include <utility>
 
 #include "base/mutex.hpp"
 #include "devices/irq_pin.hpp"
@@ -15,22 +15,23 @@ class SharedLine {
  public:
   explicit SharedLine(IrqPin line) : line_(std::move(line)) {}
 
-  // One of 32 who drive it; this object outlives the pin.
+  static constexpr unsigned kMost = 256;  // who drive it, by their numbers
+
+  void set(unsigned number, bool level) LODGE_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    const bool before = asserted_.any();
+    asserted_[number] = level;
+    if (asserted_.any() != before) line_.set(level);
+  }
+  // As a pin; this object outlives it.
   [[nodiscard]] IrqPin input(unsigned number) {
-    return IrqPin([this, bit = uint32_t{1} << number](bool level) { set(bit, level); });
+    return IrqPin([this, number](bool level) { set(number, level); });
   }
 
  private:
-  void set(uint32_t bit, bool level) LODGE_EXCLUDES(mutex_) {
-    MutexLock lock(mutex_);
-    const uint32_t before = asserted_;
-    asserted_ = level ? before | bit : before & ~bit;
-    if ((asserted_ != 0) != (before != 0)) line_.set(level);
-  }
-
   const IrqPin line_;
   Mutex mutex_;
-  uint32_t asserted_ LODGE_GUARDED_BY(mutex_) = 0;
+  std::bitset<kMost> asserted_ LODGE_GUARDED_BY(mutex_);
 };
 
 }  // namespace lodge::devices

@@ -29,8 +29,6 @@ Result<> store(memory::GuestMemory& memory, uint64_t at, std::span<const std::by
   return fail(ErrorKind::Usage, "{} bytes at guest-physical {:#x} do not fit into the guest's memory: give it more (-m)", bytes.size(), at);
 }
 
-uint64_t mib_up(uint64_t bytes) { return (bytes + kMiB - 1) / kMiB; }
-
 Result<> store_command_line(memory::GuestMemory& memory, std::string_view line, uint64_t maximum) {
   if (line.size() > maximum || line.size() + 1 > kCommandLineMaximum)
     return fail(ErrorKind::Usage, "--append has {} bytes; this kernel takes at most {}", line.size(),

@@ -33,7 +33,6 @@ constexpr uint32_t kSetupAt = 0x10000, kHeapEnd = 0xe000, kHeapSlack = 0x200, kC
 constexpr uint64_t kBiosMargin = kMiB;
 
 uint64_t page_up(uint64_t at) { return (at + kPage - 1) / kPage * kPage; }
-uint64_t mib_up(uint64_t bytes) { return (bytes + kMiB - 1) / kMiB; }
 
 void append_big(std::vector<uint8_t>& out, uint64_t value, unsigned bytes) {
   for (unsigned i = bytes; i-- != 0;) out.push_back(static_cast<uint8_t>(value >> (8 * i)));
@@ -162,14 +161,14 @@ Result<BiosKernel> BiosKernel::create(std::vector<uint8_t> file, std::string pat
 }
 
 Result<> BiosKernel::offer(devices::FwCfg& fw_cfg, const MemoryMap& map, std::string_view command_line,
-                           const std::vector<KernelModule>& modules) const {
+                           std::span<const KernelModule> modules) const {
   Plan plan(fw_cfg);
   return multiboot_ ? plan_multiboot(plan, map, command_line, modules) : plan_linux(plan, map, command_line, modules);
 }
 
 // Boot protocol, "The real-mode kernel header" and what follows.
 Result<> BiosKernel::plan_linux(Plan& plan, const MemoryMap& map, std::string_view command_line,
-                                const std::vector<KernelModule>& modules) const {
+                                std::span<const KernelModule> modules) const {
   const BzImage image = TRY(parse_bzimage(file_));
   const setup_header& header = image.header;
   if (command_line.size() > header.cmdline_size)
@@ -209,7 +208,7 @@ Result<> BiosKernel::plan_linux(Plan& plan, const MemoryMap& map, std::string_vi
 
 // Multiboot 0.6.96, 3.3: what the ROM itself finds out of the BIOS is left open.
 Result<> BiosKernel::plan_multiboot(Plan& plan, const MemoryMap& map, std::string_view command_line,
-                                    const std::vector<KernelModule>& modules) const {
+                                    std::span<const KernelModule> modules) const {
   const MultibootImage image = TRY(parse_multiboot(file_));
   uint64_t end = page_up(image.end());
   std::vector<std::pair<uint64_t, uint64_t>> places;

@@ -11,7 +11,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,15 +46,15 @@ class BiosKernel {
   // Puts the ROM, its plan and what that needs among fw_cfg's items. ErrorKind::Usage when memory does not suffice. Linux has one module at
   // most, its initial RAM disk.
   [[nodiscard]] Result<> offer(devices::FwCfg& fw_cfg, const MemoryMap& map, std::string_view command_line,
-                               const std::vector<KernelModule>& modules) const;
+                               std::span<const KernelModule> modules) const;
 
  private:
   BiosKernel(std::vector<uint8_t> file, std::string path) : file_(std::move(file)), path_(std::move(path)) {}
   class Plan;
   [[nodiscard]] Result<> plan_linux(Plan& plan, const MemoryMap& map, std::string_view command_line,
-                                    const std::vector<KernelModule>& modules) const;
+                                    std::span<const KernelModule> modules) const;
   [[nodiscard]] Result<> plan_multiboot(Plan& plan, const MemoryMap& map, std::string_view command_line,
-                                        const std::vector<KernelModule>& modules) const;
+                                        std::span<const KernelModule> modules) const;
 
   std::vector<uint8_t> file_;
   std::string path_;

@@ -266,7 +266,7 @@ Result<ExitCode> run(const Config& config, const OpenEngine& open_engine) {
                                                 .kernel = kernel ? &*kernel : nullptr,
                                                 .handed_kernel = handed_kernel,
                                                 .bios_kernel = bios_kernel ? &*bios_kernel : nullptr,
-                                                .modules = &modules,
+                                                .modules = modules,
                                                 .firmware = firmware ? &*firmware : nullptr,
                                                 .variables = variables.get(),
                                                 .vga_rom = vga_rom,

@@ -88,7 +88,7 @@ Result<> Machine::load_firmware(std::span<const kvm_cpuid_entry2> supported) {
   fw_cfg_ = std::make_unique<devices::FwCfg>(*memory_);
   if (!parts_.handed_kernel.empty())
     hand_over_kernel(*fw_cfg_, {.image = parts_.handed_kernel, .initrd = parts_.initrd, .command_line = parts_.config.append});
-  if (parts_.bios_kernel) TRY(parts_.bios_kernel->offer(*fw_cfg_, map_, parts_.config.append, *parts_.modules));
+  if (parts_.bios_kernel) TRY(parts_.bios_kernel->offer(*fw_cfg_, map_, parts_.config.append, parts_.modules));
   TRY(offer_smbios(*fw_cfg_, parts_.config, map_, processor_signature(supported)));
   return describe_machine(*fw_cfg_, map_, parts_.config);
 }

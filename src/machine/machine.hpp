@@ -59,7 +59,7 @@ class Machine {
     const Kernel* kernel = nullptr;                      // of Kind::Direct
     std::span<const uint8_t> handed_kernel{};            // to UEFI firmware, which starts it; empty: none
     const BiosKernel* bios_kernel = nullptr;             // of a BIOS, which starts it
-    const std::vector<KernelModule>* modules = nullptr;  // its
+    std::span<const KernelModule> modules{};             // its
     const Firmware* firmware = nullptr;                  // of the other kinds
     VariableStore* variables = nullptr;                  // of firmware that has them
     std::span<const uint8_t> vga_rom{};                  // of the graphics card

@@ -51,4 +51,7 @@ struct E820Entry {
 };
 [[nodiscard]] std::vector<E820Entry> e820(const MemoryMap& map);
 
+// Messages give sizes in whole MiB that suffice.
+[[nodiscard]] constexpr uint64_t mib_up(uint64_t bytes) { return (bytes + 0xfffff) >> 20; }
+
 }  // namespace lodge::machine

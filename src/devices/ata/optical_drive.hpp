@@ -25,8 +25,8 @@ class OpticalDrive final : public Device {
   [[nodiscard]] Tray tray();
   // The guest is asked to let go of the medium, as by the button of the drive.
   void press_button();
-  // Another medium, or none, in a closed tray. When this returns the old one is used no more.
   [[nodiscard]] bool has_medium();
+  // Another medium, or none, in a closed tray. When this returns the old one is used no more.
   void set_medium(storage::Disk* medium);
 
   [[nodiscard]] bool is_packet_device() const override { return true; }

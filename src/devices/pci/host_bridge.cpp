@@ -72,7 +72,7 @@ class HostBridge::Slot final : public FunctionPort {
   }
 
   void send_message(uint64_t address, uint32_t data) override { bridge_.board_.send_message(address, data); }
-  void set_intx(bool level) override { bridge_.set_line(line(), order_, level); }
+  void set_intx(bool level) override { bridge_.lines_[line()]->set(order_, level); }
   // The pins of what is behind a bridge are the bridge's own, each device's turned on by one (PCI-to-PCI Bridge 1.2, table 9-1).
   [[nodiscard]] unsigned line() const {
     const unsigned pin = function.interrupt_pin();
@@ -198,7 +198,9 @@ HostBridge::HostBridge(Board board)
       root_(std::make_unique<Root>()),
       address_port_(std::make_unique<ConfigAddressPort>(*this)),
       data_port_(std::make_unique<ConfigDataPort>(*this)),
-      ecam_(std::make_unique<Ecam>(*this)) {}
+      ecam_(std::make_unique<Ecam>(*this)) {
+  for (const IrqPin& line : board_.lines) lines_.push_back(std::make_unique<SharedLine>(line));
+}
 
 HostBridge::~HostBridge() = default;
 
@@ -231,7 +233,7 @@ std::optional<Window> HostBridge::ecam() {
 Result<> HostBridge::add_slot(Function& function, const Bridge* itself, const Slot* parent, unsigned device, unsigned number) {
   const bool taken = std::ranges::any_of(
       slots_, [&](const auto& slot) { return slot->parent == parent && slot->device == device && slot->number == number; });
-  if (device >= kDevices || number >= kFunctions || taken || slots_.size() == kMostFunctions)
+  if (device >= kDevices || number >= kFunctions || taken || slots_.size() == SharedLine::kMost)
     return fail(ErrorKind::Internal, "{}: no place at PCI device {:02x}.{}", function.name(), device, number);
   slots_.push_back(std::make_unique<Slot>(*this, function, itself, parent, device, number, static_cast<unsigned>(slots_.size())));
   function.connect(*slots_.back());
@@ -370,18 +372,6 @@ Result<> HostBridge::assign_resources() {
   for (const Wanted& wanted : all) TRY(place(*wanted.function, wanted.index, next));
   remap();
   return {};
-}
-
-// --- Interrupt lines
-
-void HostBridge::set_line(unsigned line, unsigned source, bool level) {
-  MutexLock lock(lines_mutex_);
-  auto& asserted = asserted_[line];
-  const auto any = [&] { return std::ranges::any_of(asserted, [](uint64_t word) { return word != 0; }); };
-  const bool was = any();
-  const uint64_t bit = uint64_t{1} << (source % 64);
-  asserted[source / 64] = level ? asserted[source / 64] | bit : asserted[source / 64] & ~bit;
-  if (any() != was) board_.lines[line].set(!was);
 }
 
 }  // namespace lodge::devices::pci

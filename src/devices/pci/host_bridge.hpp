@@ -23,6 +23,7 @@
 #include "devices/irq_pin.hpp"
 #include "devices/pci/bridge.hpp"
 #include "devices/pci/function.hpp"
+#include "devices/shared_line.hpp"
 
 namespace lodge::devices::pci {
 
@@ -95,7 +96,6 @@ class HostBridge {
   [[nodiscard]] bool acceptable(const Slot& slot, const Bar& bar, uint64_t address) const;
   void remap() LODGE_REQUIRES(mutex_);
   [[nodiscard]] Result<> place(Function& function, unsigned index, std::array<uint64_t, 3>& next);
-  void set_line(unsigned line, unsigned source, bool level) LODGE_EXCLUDES(lines_mutex_);
 
   const Board board_;
   std::unique_ptr<Root> root_;
@@ -107,11 +107,8 @@ class HostBridge {
   std::vector<std::unique_ptr<Slot>> slots_ LODGE_GUARDED_BY(mutex_);
   Mutex ecam_mutex_;
   std::optional<Window> shown_ecam_ LODGE_GUARDED_BY(ecam_mutex_);
-  Mutex lines_mutex_;
-  // Who asserts each line: a function's pin is one bit, by the order in which they were plugged in. Lines are shared, so one goes down with
-  // the last.
-  static constexpr unsigned kMostFunctions = 256;
-  std::array<std::array<uint64_t, kMostFunctions / 64>, kLines> asserted_ LODGE_GUARDED_BY(lines_mutex_) = {};
+  // A function's pin is one of those who drive a line, by the order in which they were plugged in.
+  std::vector<std::unique_ptr<SharedLine>> lines_;
 };
 
 }  // namespace lodge::devices::pci
