@@ -1,5 +1,6 @@
 """What drivers, and curious ones, say to bridges, cards and the processors' interrupt controllers."""
 import os
+import struct
 
 from peer import conversation
 
@@ -477,11 +478,7 @@ def xhci(s, _):
 @conversation
 def virtio_block(s, folder):
     """A disk on virtio 1.x: its configuration from reset to a request that is done."""
-    ours, theirs = (os.path.join(folder, name) for name in ("ours", "theirs"))
-    for path in (ours, theirs):
-        with open(path, "wb") as out:
-            out.write(b"lodge and its peer: " * 51 + bytes(4))
-            out.truncate(1 << 20)
+    ours, theirs = disks(folder)
     device, base = 11, 0xe0000000
     s.about("identity")
     s.config_read(device, 0, 0x00)
@@ -548,12 +545,8 @@ def virtio_block(s, folder):
     for name, kind, sector, wanted in (("read", 0, 0, 0), ("behind the end", 0, 1 << 20, 1), ("identity", 8, 0, 0), ("no such request", 99, 0, 2)):
         number = ("read", "behind the end", "identity", "no such request").index(name)
         s.about(name)
-        s.fill(0x13000, kind.to_bytes(4, "little") + bytes(4) + sector.to_bytes(8, "little"))
         s.fill(0x14000, b"\xee" * 32)
-        s.store(1, 0x15000, 0xff)
-        s.fill(0x10000, (0x13000).to_bytes(8, "little") + (16).to_bytes(4, "little") + b"\x01\0\x01\0"
-               + (0x14000).to_bytes(8, "little") + (20 if kind == 8 else 512).to_bytes(4, "little") + b"\x03\0\x02\0"
-               + (0x15000).to_bytes(8, "little") + (1).to_bytes(4, "little") + b"\x02\0\0\0")
+        place_request(s, 0x10000, kind, sector, 20 if kind == 8 else 512)
         s.store(2, 0x11004 + 2 * number, 0)
         s.store(2, 0x11002, number + 1)
         s.store(2, base + 0x3000, 0)
@@ -577,13 +570,28 @@ def virtio_block(s, folder):
             "theirs": ["-drive", f"file={theirs},format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d,addr=0xb,disable-legacy=on,serial=peer"]}
 
 
+def disks(folder):
+    """Two images with the same beginning: ours and theirs."""
+    paths = [os.path.join(folder, name) for name in ("ours", "theirs")]
+    for path in paths:
+        with open(path, "wb") as out:
+            out.write(b"lodge and its peer: " * 51 + bytes(4))
+            out.truncate(1 << 20)
+    return paths
+
+
+def place_request(s, ring, kind, sector, length):
+    """A request to a disk on virtio in the first three descriptors of a ring: its header at 13000h, data at 14000h, the status at 15000h."""
+    s.fill(0x13000, kind.to_bytes(4, "little") + bytes(4) + sector.to_bytes(8, "little"))
+    s.store(1, 0x15000, 0xff)
+    descriptors = ((0x13000, 16, 1, 1), (0x14000, length, 3, 2), (0x15000, 1, 2, 0))  # address, length, flags, next
+    s.fill(ring, b"".join(struct.pack("<QIHH", *descriptor) for descriptor in descriptors))
+
+
 @conversation
 def root_port(s, folder):
     """A bridge of PCI Express: its header, and a disk behind it on the way to its registers."""
-    disks = [os.path.join(folder, name) for name in ("ours", "theirs")]
-    for path in disks:
-        with open(path, "wb") as out:
-            out.truncate(1 << 20)
+    ours, theirs = disks(folder)
     device, memory = 28, 0xe0000000
     nobody = "where nobody answers everything reads as ones; QEMU's memory as zeros"
     s.about("header")
@@ -618,19 +626,15 @@ def root_port(s, folder):
     s.config_write(device, 0, 0x24, 0x0000fff0)
     s.config_write(device, 0, 0x20, 0xe000e000)
     s.load(2, memory + 0x12, note="by the other window:")
-    return {"machine": "q35", "ours": ["--drive", f"file={disks[0]},format=raw,if=virtio,port=1"],
-            "theirs": ["-device", "pcie-root-port,id=p,addr=1c.0,chassis=1", "-drive", f"file={disks[1]},format=raw,if=none,id=d", "-device",
+    return {"machine": "q35", "ours": ["--drive", f"file={ours},format=raw,if=virtio,port=1"],
+            "theirs": ["-device", "pcie-root-port,id=p,addr=1c.0,chassis=1", "-drive", f"file={theirs},format=raw,if=none,id=d", "-device",
                        "virtio-blk-pci,drive=d,bus=p,disable-legacy=on"]}
 
 
 @conversation
 def virtio_legacy(s, folder):
     """A transitional disk, as a driver older than virtio 1.0 speaks to it."""
-    ours, theirs = (os.path.join(folder, name) for name in ("ours", "theirs"))
-    for path in (ours, theirs):
-        with open(path, "wb") as out:
-            out.write(b"lodge and its peer: " * 51 + bytes(4))
-            out.truncate(1 << 20)
+    ours, theirs = disks(folder)
     device, base, ring, size = 11, 0xc000, 0x100000, 256
     available, used = ring + 16 * size, ring + 0x2000
     s.about("identity")
@@ -662,11 +666,7 @@ def virtio_legacy(s, folder):
     s.inb(base + 18)
     for number, (name, kind, sector, wanted) in enumerate((("read", 0, 0, 0), ("behind the end", 0, 1 << 20, 1), ("no such request", 99, 0, 2))):
         s.about(name)
-        s.fill(0x13000, kind.to_bytes(4, "little") + bytes(4) + sector.to_bytes(8, "little"))
-        s.store(1, 0x15000, 0xff)
-        s.fill(ring, (0x13000).to_bytes(8, "little") + (16).to_bytes(4, "little") + b"\x01\0\x01\0"
-               + (0x14000).to_bytes(8, "little") + (512).to_bytes(4, "little") + b"\x03\0\x02\0"
-               + (0x15000).to_bytes(8, "little") + (1).to_bytes(4, "little") + b"\x02\0\0\0")
+        place_request(s, ring, kind, sector, 512)
         s.store(2, available + 4 + 2 * number, 0)
         s.store(2, available + 2, number + 1)
         s.outw(base + 16, 0)

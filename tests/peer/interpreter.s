@@ -75,32 +75,25 @@ memory_write:
         jmp next
 
 port_read:
-        call read_port
-        call tell
-        jmp next
-
+        movl $read_port, reader
+        jmp read
 memory_read:
-        call read_memory
+        movl $read_memory, reader
+read:
+        call *reader
         call tell
         jmp next
 
 # Until the register's bits of the mask (value) are the third number.
 port_wait:
-        call now
-        movl %eax, %edi
-1:      call read_port
-        andl %ebx, %eax
-        cmpl %ebp, %eax
-        je 2f
-        call still_patient
-        jb 1b
-2:      call tell
-        jmp next
-
+        movl $read_port, reader
+        jmp wait
 memory_wait:
+        movl $read_memory, reader
+wait:
         call now
         movl %eax, %edi
-1:      call read_memory
+1:      call *reader
         andl %ebx, %eax
         cmpl %ebp, %eax
         je 2f
@@ -126,6 +119,7 @@ still_patient:
         popl %eax
         ret
 
+# As often as the value says: the same port, or one place of memory after the other.
 port_string:
         call read_port
         call tell
@@ -196,6 +190,7 @@ tell:
         ret
 
 record: .long 0
+reader: .long 0
 no_interrupts:
         .word 0
         .long 0
