@@ -145,6 +145,9 @@ Result<> validate(const Config& config) {
     return fail(ErrorKind::Usage, "{} drives: a machine has at most {}", config.drives.size(), kMaximumDrives);
   if (config.nics.size() > kMaximumNics)
     return fail(ErrorKind::Usage, "{} network cards: a machine has at most {}", config.nics.size(), kMaximumNics);
+  for (const DriveConfig& drive : config.drives)
+    if (drive.transitional && drive.interface != DriveInterface::Virtio)
+      return fail(ErrorKind::Usage, "{}: legacy= goes with if=virtio: leave it out, or connect the drive so", drive.file);
   TRY(check_root_ports(config));
   TRY(check_boot_order(config));
   if (config.engine != "auto" && config.engine != "kvm" && config.engine != "soft")

@@ -107,7 +107,9 @@ Result<Kernel> Kernel::create(std::vector<uint8_t> file, std::string path, bool 
       if (const auto elf = parse_elf(kernel.file_); !elf || !elf->pvh_entry)
         return fail(ErrorKind::Usage, "kernel {}: a multiboot kernel, which a BIOS starts: add --machine pc", kernel.path_);
     if (identify_compression(kernel.file_) != Compression::None)
-      return fail(ErrorKind::Usage, "kernel {}: not a Linux kernel: neither a bzImage (/boot/vmlinuz-...) nor an ELF vmlinux",
+      return fail(ErrorKind::Usage,
+                  "kernel {}: not a Linux kernel: neither a bzImage (/boot/vmlinuz-...) nor an ELF vmlinux; with --machine pc "
+                  "a BIOS also starts multiboot kernels, packed or not",
                   kernel.path_);
     auto elf = parse_elf(kernel.file_);
     if (!elf) return name_it(elf.error());

@@ -138,8 +138,8 @@ Result<std::optional<NicConfig>> parse_net(std::string_view text) {
   settings.erase(settings.begin());
   TRY(apply_settings(std::span<const Row>(rows), std::span<const Setting>(settings), nic, kind == "tap" ? "ifname=tap0" : "hostfwd=..."));
   if (kind == "tap") TRY(check_tap(nic));
-  if (nic.model == NicConfig::Model::E1000 && (nic.pairs > 1 || nic.packed))
-    return fail(ErrorKind::Usage, "queues and packed are virtio's: leave them out, or model=e1000");
+  if (nic.model == NicConfig::Model::E1000 && (nic.pairs > 1 || nic.packed || nic.transitional))
+    return fail(ErrorKind::Usage, "queues, packed and legacy are virtio's: leave them out, or model=e1000");
   return nic;
 }
 

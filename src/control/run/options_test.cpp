@@ -91,6 +91,8 @@ TEST(RunOptions, MessagesNameTheArgument) {
   EXPECT_NE(refusal({"--machine", "microvm", "disk.img"}).find("direct, pc or q35"), std::string::npos);
   EXPECT_NE(refusal({"--machine", "direct", "disk.img"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"--machine", "direct", "--firmware", "uefi", "--kernel", "k"}).find("leave --firmware out"), std::string::npos);
+  EXPECT_NE(refusal({"--drive", "file=a,legacy=on"}).find("a: legacy= goes with if=virtio"), std::string::npos);
+  EXPECT_NE(refusal({"--net", "user,model=e1000,legacy=on", "disk"}).find("legacy are virtio's"), std::string::npos);
   EXPECT_NE(refusal({"--append", "quiet", "disk"}).find("--kernel FILE"), std::string::npos);
   EXPECT_NE(refusal({"a", "b", "c", "d", "e"}).find("e: IDE has places for 4"), std::string::npos);
   EXPECT_NE(refusal({"--kernel", "k", "--drive", "file=a,if=ide"}).find("--machine pc"), std::string::npos);
