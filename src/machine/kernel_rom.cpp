@@ -172,7 +172,8 @@ Result<> BiosKernel::plan_linux(Plan& plan, const MemoryMap& map, std::string_vi
   const BzImage image = TRY(parse_bzimage(file_));
   const setup_header& header = image.header;
   if (command_line.size() > header.cmdline_size)
-    return fail(ErrorKind::Usage, "--append has {} bytes; this kernel takes at most {}", command_line.size(), header.cmdline_size);
+    return fail(ErrorKind::Usage, "--append has {} bytes; this kernel takes at most {}", command_line.size(),
+                uint32_t{header.cmdline_size});
   const uint64_t end = image.end(), most = map.low_end - std::min(map.low_end, kBiosMargin);
   if (end > most)
     return fail(ErrorKind::Usage, "kernel {} needs at least {} MiB of memory, the guest has {} MiB: give it more (-m)", path_,
