@@ -10,10 +10,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(lodge_flags INTERFACE -Wthread-safety -Wno-deprecated-declarations)
 endif()
 if(LODGE_SANITIZE)
-  target_compile_options(lodge_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
-  target_link_options(lodge_flags INTERFACE -fsanitize=address,undefined)
-endif()
-if(LODGE_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "LODGE_SANITIZE needs Clang, for libFuzzer")
+  endif()
+  # One build serves the unit tests and the fuzz targets: what libFuzzer counts costs the tests little.
   target_compile_options(lodge_flags INTERFACE
     -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(lodge_flags INTERFACE -fsanitize=address,undefined)
@@ -35,8 +35,12 @@ function(lodge_freestanding name)
   add_library(lodge_${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
   target_compile_options(lodge_${name} PRIVATE
     -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing
-    -ffreestanding -mgeneral-regs-only -fno-exceptions -fno-rtti -fno-stack-protector
-    -fno-tree-loop-distribute-patterns -fno-threadsafe-statics -fno-asynchronous-unwind-tables -mno-red-zone -O2)
+    -ffreestanding -fno-exceptions -fno-rtti -fno-stack-protector
+    -fno-threadsafe-statics -fno-asynchronous-unwind-tables -mno-red-zone -O2)
+  # With -mgeneral-regs-only Clang refuses the library's headers; it only builds for the sanitizers, which run no translated code.
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    target_compile_options(lodge_${name} PRIVATE -mgeneral-regs-only -fno-tree-loop-distribute-patterns)
+  endif()
   target_include_directories(lodge_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
   if(ARG_DEPENDS)
     target_link_libraries(lodge_${name} PUBLIC ${ARG_DEPENDS})

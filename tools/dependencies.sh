@@ -37,7 +37,7 @@ test_packages=(
     grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools  # CDs that boot
     ovmf                                    # UEFI firmware
     ipxe-qemu                               # the network card's ROM
-    clang-19 libclang-rt-19-dev             # libFuzzer
+    clang-19 libclang-rt-19-dev             # sanitizers, libFuzzer
     xz-utils gzip openssl sqlite3 gcc binutils libc6-dev  # programs that run natively and in a guest
 )
 bench_packages=(
