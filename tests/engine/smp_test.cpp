@@ -1,4 +1,6 @@
 // Several vCPUs: INIT and SIPI, interrupts between processors, LOCK.
+#include <algorithm>
+#include <array>
 #include <atomic>
 
 #include "guest.hpp"
@@ -62,22 +64,26 @@ PAYLOAD(add_many, 64,
         "mov $20000, %ecx\n 1: lock incq 0x9000\n incq 0x9100(,%rsi,8)\n dec %ecx\n jnz 1b\n mov $1, %eax\n lock addq %rax, 0x9200\n 2: "
         "pause\n cmpq $2, 0x9200\n jne 2b\n" REPORT)
 // The same code on both processors, RSI tells which one.
-void run_both(Guest& guest) {
-  must(guest.vcpu(1).set_sregs([&] {
+void also_runs(Guest& guest, unsigned processor) {
+  must(guest.vcpu(processor).set_sregs([&] {
     kvm_sregs s = guest.sregs(0);
-    s.apic_base = guest.sregs(1).apic_base;
+    s.apic_base = guest.sregs(processor).apic_base;
     return s;
   }()));
   guest.change_regs(
-      [](kvm_regs& r) {
+      [&](kvm_regs& r) {
         r = {};
         r.rip = kCode;
-        r.rsp = 0xb000;
-        r.rsi = 1;
+        r.rsp = 0xb000 + (processor - 1) * 0x100;
+        r.rsi = processor;
         r.rflags = kFlagsFixed;
       },
-      1);
-  must(guest.vcpu(1).set_mp_state({KVM_MP_STATE_RUNNABLE}));
+      processor);
+  must(guest.vcpu(processor).set_mp_state({KVM_MP_STATE_RUNNABLE}));
+}
+
+void run_both(Guest& guest) {
+  also_runs(guest, 1);
   Stop other;
   std::jthread second([&] { other = guest.run(1); });
   const Stop first = guest.run(0);
@@ -140,6 +146,48 @@ TEST(Smp, CrossModifyingCode) {
   guest.write(0xa100, changed_function());
   run_both(guest);
   EXPECT_EQ(guest.read64(0x9300), 0u) << "calls that ran code from before the announcement";
+}
+
+// Memory slots come and go while processors run code in another one: whatever they know of memory, none may act on how the slots lay
+// before. Each processor calls a function in each of sixteen pages, over and over.
+PAYLOAD(calls_in_pages, 64,
+        "1: mov $0x300000, %ebx\n 2: call *%rbx\n add $0x1000, %ebx\n cmp $0x310000, %ebx\n jb 2b\n"
+        "incq 0x9100(,%rsi,8)\n cmpq $0, 0x9000\n je 1b\n" REPORT)
+PAYLOAD(counting_function, 64, "incq 0x9200(,%rsi,8)\n ret\n")
+TEST(Smp, MemorySlotsChangeUnderProcessors) {
+  constexpr unsigned kProcessors = 8;
+  constexpr uint64_t kPages = 16, kBelow = 0x600000, kFunctions = 0x800000, kAbove = 0xa00000, kSize = kPages << 12;
+  const auto more = must(memory::GuestMemory::create({{kBelow, kSize}, {kFunctions, kSize}, {kAbove, kSize}}));
+  Guest guest(Mode::Long, kProcessors);
+  const auto slot = [&](uint32_t number, uint64_t gpa, uint64_t size) {
+    must(guest.vm().set_user_memory_region({.slot = number,
+                                            .flags = 0,
+                                            .guest_phys_addr = gpa,
+                                            .memory_size = size,
+                                            .userspace_addr = reinterpret_cast<uint64_t>(more->span(gpa, kSize).data())}));
+  };
+  slot(2, kFunctions, kSize);
+  slot(3, kAbove, kSize);
+  for (uint64_t page = 0; page < kPages; ++page) {
+    std::ranges::copy(counting_function(), more->span(kFunctions + (page << 12), 0x1000).begin());
+    guest.set_pte(0x300000 + (page << 12), (kFunctions + (page << 12)) | kP | kRw | kA | kD);
+  }
+  guest.load(calls_in_pages());
+  for (unsigned i = 1; i < kProcessors; ++i) also_runs(guest, i);
+  std::array<Stop, kProcessors> stops;
+  {
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i < kProcessors; ++i) threads.emplace_back([&, i] { stops[i] = guest.run(i); });
+    for (int i = 0; i < 1000; ++i) {
+      slot(1, kBelow, kSize);
+      slot(1, kBelow, 0);
+    }
+    guest.write64(0x9000, 1);
+  }
+  for (unsigned i = 0; i < kProcessors; ++i) {
+    EXPECT_TRUE(stops[i].reported) << "processor " << i << ": " << stops[i];
+    EXPECT_EQ(guest.read64(0x9200 + i * 8), guest.read64(0x9100 + i * 8) * kPages);
+  }
 }
 
 // A JIT compiler's way: functions of one page written again and again from code elsewhere, called in between.

@@ -308,6 +308,7 @@ void reset(CodeCache& cache, Quiesce& quiesce) {
   cache.index.by_code_count.store(0);
   cache.used = cache.thunk_bytes;
   cache.index.generation.fetch_add(1);
+  cache.index.resets.fetch_add(1);
 }
 
 }  // namespace
@@ -318,9 +319,10 @@ void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length) {
   invalidate_locked(*cache, host, length);
 }
 
-void code_invalidate_all(CodeCache* cache, Quiesce& quiesce) {
-  const std::lock_guard lock(cache->mutex);
+std::unique_lock<std::mutex> code_invalidate_all(CodeCache* cache, Quiesce& quiesce) {
+  std::unique_lock lock(cache->mutex);
   reset(*cache, quiesce);
+  return lock;
 }
 
 void invalidate_block(void* argument) {
@@ -541,7 +543,8 @@ void translate_block(void* argument) {
     }
     return;
   }
-  if (known(cache, request)) return;
+  // Memory slots may have changed since the request was made, and what it points at be gone.
+  if (request.resets != cache.index.resets.load() || known(cache, request)) return;
   protect(cache, request);
   uint8_t* const begin = cache.writable + cache.used;
   Block built{};

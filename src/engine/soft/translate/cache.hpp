@@ -108,6 +108,7 @@ struct CodeIndex {
   static constexpr uint32_t kBuckets = 1u << 18;
   std::atomic<Block*>* bucket;       // kBuckets
   std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it
+  std::atomic<uint64_t> resets;      // counts how often everything was dropped, as before each change of the memory slots
   const uint8_t *code_begin, *code_end;
   uint8_t* writable;     // the same bytes
   const uint8_t* enter;  // Thunks::enter
@@ -142,6 +143,7 @@ struct TranslateRequest {
   const uint8_t* second_page;        // when known
   std::atomic<uint8_t>* page_flags;  // of the first page
   std::atomic<uint8_t>* second_flags;
+  uint64_t resets;  // CodeIndex::resets, read in guest mode before the pages were looked up
   uint32_t key;
   enum Outcome : uint32_t { kAgain, kNeedSecondPage } outcome;  // kAgain: look it up
 };

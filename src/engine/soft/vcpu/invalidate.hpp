@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 
 namespace lodge::engine::soft {
 
@@ -30,7 +31,8 @@ void code_cache_attach(CodeCache* cache, CpuState& c);
 // one that is inside a translation leaves it at the next block, as a processor does with cross-modifying code.
 void code_invalidate(CodeCache* cache, uint8_t* host, uint64_t length);
 
-// Drops everything. No vCPU is in guest mode (Exclusive).
-void code_invalidate_all(CodeCache* cache, Quiesce& quiesce);
+// Drops everything. No vCPU is in guest mode (Exclusive). While the lock is held nothing is translated either, which vCPUs do outside of
+// guest mode; what was asked for before is looked up again. So whoever changes memory slots or their pages' flags holds it meanwhile.
+[[nodiscard]] std::unique_lock<std::mutex> code_invalidate_all(CodeCache* cache, Quiesce& quiesce);
 
 }  // namespace lodge::engine::soft

@@ -49,6 +49,8 @@ void find_block(CpuState* cp, uint64_t argument) {
   if (code64(c) && !canonical(c.rip)) raise(c, kGp, 0);
   if (!code64(c) && c.rip > c.seg[kCs].limit) raise(c, kGp, 0);
   const uint64_t linear = code_linear(c);
+  CodeIndex& index = *c.code_index;
+  const uint64_t resets = index.resets.load();
   const FetchPage page = mmu_fetch(c, linear);
   if (!page.host) {
     lookup.not_ram = true;
@@ -56,7 +58,6 @@ void find_block(CpuState* cp, uint64_t argument) {
   }
   const uint8_t* const host_pc = page.host + (linear & (kPageSize - 1));
   count(c, Counter::BlockLookups);
-  CodeIndex& index = *c.code_index;
   const uint64_t generation = index.generation.load(std::memory_order_acquire);
   FetchPage second{};
   for (Block* block = index.bucket[CodeIndex::hash(host_pc, lookup.key)].load(std::memory_order_acquire); block;
@@ -71,10 +72,11 @@ void find_block(CpuState* cp, uint64_t argument) {
     lookup.block = block;
     return;
   }
-  TranslateRequest request{&c, host_pc, nullptr, flags_of(page), nullptr, lookup.key, TranslateRequest::kAgain};
+  TranslateRequest request{&c, host_pc, nullptr, flags_of(page), nullptr, resets, lookup.key, TranslateRequest::kAgain};
   soft_host_call(translate_block, &request);
   lookup.again = true;
   if (request.outcome == TranslateRequest::kAgain) return;
+  request.resets = index.resets.load();
   // The walk may raise the page fault of the instruction's second half.
   second = next_page(c, linear);
   if (!second.host) {

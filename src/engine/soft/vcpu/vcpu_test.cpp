@@ -46,7 +46,7 @@ struct CodeCache {
 CodeIndex& code_index(CodeCache* cache) { return cache->index; }
 CodeCache* code_cache_create(const CodeCacheOptions&) { return new CodeCache; }
 void code_cache_destroy(CodeCache* cache) { delete cache; }
-void code_invalidate_all(CodeCache*, Quiesce&) {}
+std::unique_lock<std::mutex> code_invalidate_all(CodeCache*, Quiesce&) { return {}; }
 void code_cache_attach(CodeCache*, CpuState&) {}
 void code_invalidate(CodeCache*, uint8_t* host, uint64_t length) { invalidated.push_back({host, length}); }
 const Block* block_at(const CodeIndex&, const uint8_t*) { return nullptr; }

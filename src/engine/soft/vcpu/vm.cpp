@@ -75,13 +75,11 @@ VmCore::~VmCore() {
 Result<> VmCore::set_user_memory_region(const kvm_userspace_memory_region& region) {
   const std::unique_lock lock(slots_mutex_);
   MemorySlots::HostRange gone;
-  {
-    const Exclusive exclusive(context_->quiesce);
-    // Translations know the flags of their pages, which the new map may lay out elsewhere.
-    code_invalidate_all(context_->code, context_->quiesce);
-    TRY(slots_->set(region, gone));
-  }
-  // TLB entries made from the old map go before any vCPU runs again; they are all out of run().
+  const Exclusive exclusive(context_->quiesce);
+  // Translations know the flags of their pages, which the new map may lay out elsewhere.
+  const auto no_translator = code_invalidate_all(context_->code, context_->quiesce);
+  TRY(slots_->set(region, gone));
+  // Asked for while all vCPUs stand still: none may come back with TLB entries made from the old map.
   request_flush_and_wait(context_->quiesce, nullptr);
   return {};
 }
