@@ -1,12 +1,12 @@
 #!/bin/bash
 # Takes stock Debian kernels out of their packages, without installing anything.
 #
-#   tools/guest-kernels.sh [FLAVOUR...]     flavours: amd64 cloud-amd64 686-pae (default: all)
+#   tools/guest-kernels.sh [FLAVOUR...]     flavours: amd64 cloud-amd64 686-pae 686 (default: all)
 #
 # For each flavour build/guests/FLAVOUR/ then holds `vmlinuz`, `config`, `release` (what uname -r will say) and
 # `modules/` (the few modules that guests here use; `modules/order` names those that a guest loads, in this order, and
 # `modules/order.pc` those that it loads besides on a PC with old-fashioned disks). The
-# 686-pae flavour comes with `busybox`, a 32-bit one.
+# 686 flavours (686 is the one without PAE and SMP) come with `busybox`, a 32-bit one.
 # A flavour that cannot be had leaves `unavailable` with the reason in its folder; the exit code is 1 then.
 #
 # apt works on lists of its own below build/guests/apt, so neither root nor a foreign architecture in the system's dpkg
@@ -20,6 +20,7 @@ declare -A meta_package=(
     [amd64]=linux-image-amd64
     [cloud-amd64]=linux-image-cloud-amd64
     [686-pae]=linux-image-686-pae:i386
+    [686]=linux-image-686:i386
 )
 # What guests load, each after what it needs: the power button, virtio and its devices. Flavours build some of them in.
 guest_modules=(
@@ -137,7 +138,7 @@ fetch_kernel() {
 }
 
 fetch_busybox_i386() {
-    local folder=$guests/686-pae
+    local folder=$guests/$1
     refresh_lists
     if download busybox-static:i386 "$folder"; then
         dpkg-deb --fsys-tarfile "$folder/package.deb" | tar -x -O ./bin/busybox >"$folder/busybox"
@@ -156,13 +157,13 @@ provide() {
     [[ ! -s $folder/vmlinuz || $(cat "$folder/modules/wanted" 2>/dev/null) != "$wanted_modules" ]] || return 0
     rm -rf "$folder"
     fetch_kernel "$1" || return 1
-    if [[ $1 == 686-pae ]]; then
-        fetch_busybox_i386 || return 1
+    if [[ $1 == 686* ]]; then
+        fetch_busybox_i386 "$1" || return 1
     fi
     mv "$folder/vmlinuz.new" "$folder/vmlinuz"
 }
 
-[[ $# -gt 0 ]] || set -- amd64 cloud-amd64 686-pae
+[[ $# -gt 0 ]] || set -- amd64 cloud-amd64 686-pae 686
 result=0
 for flavour in "$@"; do
     [[ -n ${meta_package[$flavour]:-} ]] || { echo "usage: tools/guest-kernels.sh [${!meta_package[*]}]..." >&2; exit 2; }
