@@ -3,6 +3,7 @@
 Works over pipes (input piped in is typed to the guest) and over a pseudo-terminal (as a person sits there).
 Nothing here depends on speed: every wait is for a pattern, and time limits only end a run that is stuck.
 """
+import contextlib
 import os
 import pty
 import re
@@ -87,7 +88,7 @@ class Console:
             if time.monotonic() >= deadline:
                 raise ConsoleError(f"no {pattern!r} in {timeout} s; {self.last_output()}")
             if not self.read_some(deadline):
-                raise ConsoleError(f"the process ended before {pattern!r} came; {self.last_output()}")
+                raise ConsoleError(f"the process ended{self.how_it_ended()} before {pattern!r} came; {self.last_output()}")
 
     def answer_greeting(self, greeting, timeout):
         """Waits for each pattern and types what stands beside it."""
@@ -126,6 +127,12 @@ class Console:
 
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
+
+    def how_it_ended(self):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(1)
+            return f" by signal {-code}" if code < 0 else f" with exit code {code}"
+        return " its output"
 
     def last_output(self):
         return "its last output:\n" + self.output[-3000:]

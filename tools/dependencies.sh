@@ -47,7 +47,7 @@ bench_packages=(
 )
 long_packages=(
     novnc chromium chromium-driver          # the screen in a browser
-    debian-installer-12-netboot-amd64       # dialogs
+    debian-installer-12-netboot-amd64 debian-installer-12-netboot-i386  # dialogs
 )
 lint_packages=(clang-19 clang-tidy-19 clang-format-19)
 

@@ -137,13 +137,16 @@ class Archive:
         for library in re.findall(r"(?:=> |^\s*)(/\S+) \(0x", listing, re.MULTILINE):
             self.host_file(library)
 
+    def records(self):
+        for inode, (name, (mode, data, device)) in enumerate(self.entries.items(), start=1):
+            yield self.record(inode, name, mode, data, device)
+        yield self.record(0, "TRAILER!!!", 0, b"", (0, 0))
+
     def write(self, path):
         # A temporary name first: an interrupted run leaves no half archive behind.
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "wb") as out:
-            for inode, (name, (mode, data, device)) in enumerate(self.entries.items(), start=1):
-                out.write(self.record(inode, name, mode, data, device))
-            out.write(self.record(0, "TRAILER!!!", 0, b"", (0, 0)))
+            out.writelines(self.records())
         os.replace(temporary, path)
 
     @staticmethod

@@ -16,13 +16,18 @@ OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 E1000_ROM, VIRTIO_ROM = "/usr/lib/ipxe/qemu/efi-e1000.rom", "/usr/lib/ipxe/qemu/efi-virtio.rom"
 
 
-def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS, folder=None):
+def make_cd(make):
+    """What make() returns, one of the functions that make a CD."""
     try:
-        return grub_cd.make(folder or bench.folder, kernel, initrd, append, files, platform)
+        return make()
     except grub_cd.CannotMake as error:
         if error.missing:
             raise Skip(str(error)) from error
         raise ConsoleError(str(error)) from error
+
+
+def boot_cd(bench, kernel, initrd, append, files=(), platform=BIOS, folder=None):
+    return make_cd(lambda: grub_cd.make(folder or bench.folder, kernel, initrd, append, files, platform))
 
 
 # Where a machine's controller for disks and CDs is, and the kernel's driver for it.

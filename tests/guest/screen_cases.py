@@ -17,7 +17,7 @@ from pc_cases import MIB, boot_cd, pc_command, wait_for_drives
 from screen import Remote
 
 NAME = "pc-test"
-INSTALLER = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+INSTALLER = "/usr/lib/debian-installer/images/12/{0}/text/debian-installer/{0}"
 
 
 def lodge(bench, *arguments):
@@ -327,9 +327,11 @@ def browser(bench):
 @case
 def installer_dialogs(bench):
     """Debian's own installer from a CD: its dialog in the framebuffer, and its keyboard."""
-    if not os.path.exists(os.path.join(INSTALLER, "linux")):
-        raise Skip("no installer: install debian-installer-12-netboot-amd64")
-    cd = boot_cd(bench, os.path.join(INSTALLER, "linux"), os.path.join(INSTALLER, "initrd.gz"), "vga=788")
+    architecture = "i386" if bench.options.flavour == "686-pae" else "amd64"
+    installer = INSTALLER.format(architecture)
+    if not os.path.exists(os.path.join(installer, "linux")):
+        raise Skip(f"no installer: install debian-installer-12-netboot-{architecture}")
+    cd = boot_cd(bench, os.path.join(installer, "linux"), os.path.join(installer, "initrd.gz"), "vga=788")
     disk = bench.path("disk.qcow2")
     check(lodge(bench, "image", "create", "-q", "-f", "qcow2", disk, "10G").returncode == 0, "no disk")
     red, grey = b"\xaa\x00\x00", b"\xaa\xaa\xaa"
