@@ -44,6 +44,7 @@ bench_packages=(
     qemu-system-x86                         # the peer
     xz-utils gzip openssl sqlite3 lua5.4 gcc libc6-dev zstd lz4
     iperf3                                  # the other end of the guest's network
+    grub-common grub-pc-bin xorriso mtools ovmf  # CDs that boot, UEFI firmware
 )
 long_packages=(
     novnc chromium chromium-driver          # the screen in a browser

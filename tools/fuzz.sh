@@ -4,8 +4,8 @@
 #   tools/fuzz.sh [SECONDS [TARGET...]]    each target for so long (default 60), several at once as there are processors
 #   tools/fuzz.sh --run FOLDER TARGET OPTION...    one that is built, with options of libFuzzer's own
 #
-# Inputs that crash it stand in build-sanitize/findings/TARGET. Give such a file to build-sanitize/fuzz/fuzz_TARGET to see it again; when it is
-# mended, it belongs into tests/fuzz/corpus/TARGET.
+# Inputs that crash it stand in build-sanitize/findings/TARGET. Give such a file to build-sanitize/fuzz/fuzz_TARGET to see it again; when
+# it is mended, it belongs into tests/fuzz/corpus/TARGET.
 set -euo pipefail
 source_folder=$(cd "$(dirname "$0")/.." && pwd)
 

@@ -1,10 +1,10 @@
 """Debian's installer out of its packages, and the archive that it installs from.
 
-The archive is a server of our own in front of a mirror of Debian. What the installer asks for comes from the mirror as it is; mirrors with gaps are
-common among those that fetch packages only when someone asks, and few ask for the installer's own components (udebs). So the server makes three
-things itself: the components' index, after what the mirror really has; the Release file that vouches for it (the installer is told that this
-one is not signed; debootstrap and apt read InRelease, with its signature); and those components that are nothing but a common package's
-programs, out of that package where the mirror has only that.
+The archive is a server of our own in front of a mirror of Debian. What the installer asks for comes from the mirror as it is; mirrors
+with gaps are common among those that fetch packages only when someone asks, and few ask for the installer's own components (udebs). So
+the server makes three things itself: the components' index, after what the mirror really has; the Release file that vouches for it (the
+installer is told that this one is not signed; debootstrap and apt read InRelease, with its signature); and those components that are
+nothing but a common package's programs, out of that package where the mirror has only that.
 """
 import concurrent.futures
 import contextlib
@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import http.client
 import http.server
+import io
 import lzma
 import os
 import re
@@ -26,7 +27,7 @@ MIRROR = "http://deb.debian.org/debian/"
 SUITE = "trixie"
 PACKAGES = "main/binary-amd64/Packages"
 INDEX = "main/debian-installer/binary-amd64/Packages"
-# The components that have the same programs as packages, the packages, and what they need that is in other components.
+# The components that have the same programs as packages, and the packages.
 REPACKED = {"e2fsprogs-udeb": ("e2fsprogs", "libext2fs2t64", "libcom-err2", "libss2"), "ntfs-3g-udeb": ("ntfs-3g", "libntfs-3g89t64")}
 # The newest installer may be for a kernel whose modules the mirror does not have yet; so many versions back are looked at.
 OLDER_VERSIONS = 3
@@ -40,15 +41,15 @@ class Missing(Exception):
 
 def fetch(path, method="GET"):
     """The open answer of the mirror."""
-    for left in reversed(range(ATTEMPTS)):
+    request = urllib.request.Request(MIRROR + path, method=method)
+    left = ATTEMPTS
+    while True:
+        left -= 1
         try:
-            return urllib.request.urlopen(urllib.request.Request(MIRROR + path, method=method), timeout=FETCH_SECONDS)
-        except urllib.error.HTTPError as error:
-            raise Missing(f"{MIRROR}{path}: {error.code} {error.reason}") from error
+            return urllib.request.urlopen(request, timeout=FETCH_SECONDS)
         except OSError as error:
-            if not left:
+            if not left or isinstance(error, urllib.error.HTTPError):
                 raise Missing(f"{MIRROR}{path}: {error}") from error
-    raise AssertionError
 
 
 def download(path):
@@ -127,8 +128,7 @@ class InstallerArchive(contextlib.AbstractContextManager):
     def installer(self, debs, udebs):
         """The newest installer of which the mirror has the kernel's modules."""
         newest = debs["debian-installer-13-netboot-amd64"]["Filename"]
-        releases = {fields["Kernel-Version"]: fields["Filename"] for fields, _ in udebs if fields["Package"].startswith("ext4-modules")}
-        releases = {release for release, path in releases.items() if has(path)}
+        releases = {fields["Kernel-Version"] for fields, _ in udebs if fields["Package"].startswith("ext4-modules") and has(fields["Filename"])}
         number = int(re.search(r"\+deb13u(\d+)_", newest).group(1))
         tried = []
         for update in range(number, max(number - OLDER_VERSIONS, 0), -1):
@@ -206,27 +206,19 @@ class InstallerArchive(contextlib.AbstractContextManager):
 
     def answer(self, request, with_body):
         path = urllib.parse.unquote(request.path).removeprefix("/debian/")
-        data = self.own.get(path)
+        own = self.own.get(path)
         try:
-            if data is None:
-                with fetch(urllib.parse.quote(path), request.command) as found:
-                    request.send_response(200)
-                    for name in ("Content-Length", "Last-Modified"):
-                        if value := found.headers.get(name):
-                            request.send_header(name, value)
-                    request.end_headers()
-                    if with_body:
-                        shutil.copyfileobj(found, request.wfile)
-                return
+            with fetch(urllib.parse.quote(path), request.command) if own is None else io.BytesIO(own) as found:
+                headers = found.headers if own is None else {"Content-Length": str(len(own))}
+                request.send_response(200)
+                for name in ("Content-Length", "Last-Modified"):
+                    if value := headers.get(name):
+                        request.send_header(name, value)
+                request.end_headers()
+                if with_body:
+                    shutil.copyfileobj(found, request.wfile)
         except Missing as error:
             request.send_error(404, str(error).splitlines()[0][:200])
-            return
         except (OSError, http.client.HTTPException):
             # The guest has hung up, or the mirror has in the middle of a file: the guest asks again.
             request.close_connection = True
-            return
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        if with_body:
-            request.wfile.write(data)

@@ -63,7 +63,7 @@ TEST(Smp, InitAndSipiStartAProcessor) {
 PAYLOAD(add_many, 64,
         "mov $20000, %ecx\n 1: lock incq 0x9000\n incq 0x9100(,%rsi,8)\n dec %ecx\n jnz 1b\n mov $1, %eax\n lock addq %rax, 0x9200\n 2: "
         "pause\n cmpq $2, 0x9200\n jne 2b\n" REPORT)
-// The same code on both processors, RSI tells which one.
+// The same code on a further processor, RSI tells which one.
 void also_runs(Guest& guest, unsigned processor) {
   must(guest.vcpu(processor).set_sregs([&] {
     kvm_sregs s = guest.sregs(0);

@@ -5,12 +5,20 @@ import re
 from debian_cases import power_off
 from device_cases import image_tool, no_complaints
 from grub_cd import UEFI
-from harness import BOOT_SECONDS, PROMPT, Console, ConsoleError, Skip, answer, case, check
+from harness import BOOT_SECONDS, PROMPT, Console, Skip, answer, case, check
 import installer_cd
 from installer_archive import InstallerArchive, Missing
 from pc_cases import OVMF, make_cd, pc_command
 
 INSTALL_SECONDS = 5400
+
+
+def install_from(command):
+    with Console(command) as installer:
+        said = installer.expect(f"{installer_cd.ASKS}|{installer_cd.DONE}", INSTALL_SECONDS).group(0)
+        check(re.fullmatch(installer_cd.DONE, said), f"the installer asks something; {installer.last_output()}")
+        code = installer.finish(BOOT_SECONDS)
+        check(code == 0, f"exit code {code} of the installer; {installer.last_output()}")
 
 
 @case
@@ -26,19 +34,16 @@ def install(bench):
     virtio = bench.options.interface == "virtio"
     disk = ["--drive", f"file={image},if=virtio"] if virtio else [image]
     machine = pc_command(bench, *firmware, cpus=2, memory="1G")
-    none = machine.index("none")
-    del machine[none - 1:none + 1]
+    with_network = list(machine)
+    with_network[machine.index("--net") + 1] = "user,loopback=on"
     try:
         archive = InstallerArchive(os.path.join(bench.options.guests, "installer"))
     except Missing as reason:
         raise Skip(str(reason)) from reason
-    with archive, Console([*machine, "--cdrom", make_cd(lambda: installer_cd.make(bench.folder, archive, bench.options.platform)), *disk,
-                           "--net", "user,loopback=on"]) as installer:
-        if not re.fullmatch(installer_cd.DONE, installer.expect(f"{installer_cd.ASKS}|{installer_cd.DONE}", INSTALL_SECONDS).group(0)):
-            raise ConsoleError(f"the installer asks something; {installer.last_output()}")
-        code = installer.finish(BOOT_SECONDS)
-        check(code == 0, f"exit code {code} of the installer; {installer.last_output()}")
-    with Console([*machine, *disk, "--net", "none"]) as guest:
+    with archive:
+        cd = make_cd(lambda: installer_cd.make(bench.folder, archive, bench.options.platform))
+        install_from(with_network + ["--cdrom", cd, *disk])
+    with Console([*machine, *disk]) as guest:
         guest.answer_greeting((("debian login: ", "root\n"), ("Password: ", installer_cd.PASSWORD + "\n"),
                                (r"root@debian:\S*# ", "bind 'set enable-bracketed-paste off'; PS1=$(printf 'lodge-%s:# ' guest)\n"),
                                (PROMPT, "stty columns 1000\n"), (PROMPT, None)), BOOT_SECONDS)
