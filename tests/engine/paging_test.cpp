@@ -176,6 +176,169 @@ TEST(Paging, InvlpgAndCr3DropTranslations) {
   EXPECT_EQ(guest.regs().rcx, 3u);
 }
 
+// INVLPG of any address in a large page drops all that is known of that page (SDM vol. 3, 4.10.4.1), for data and for code.
+constexpr uint64_t kLargePageFunctions[] = {0x200000, 0x3ff000};
+PAYLOAD(returns, 64, "mov $7, %eax\n ret\n")
+PAYLOAD(large_data, 64,
+        "mov 0x200000, %eax\n mov 0x3ff000, %ebx\n"
+        "movq $0x83, 0x12008\n"  // shows the first 2 MiB
+        "invlpg 0x2a5000\n"
+        "mov 0x200100, %eax\n mov 0x3ff100, %ebx\n" REPORT)
+TEST(Paging, InvlpgDropsAllOfALargePage) {
+  Guest guest(Mode::Long);
+  guest.write64(kPdLow + 8, kPage | kP | kRw | kPs);
+  guest.write32(0x100, 1), guest.write32(0x1ff100, 2);
+  guest.write32(0x200100, 3), guest.write32(0x3ff100, 4);
+  guest.load(large_data());
+  ASSERT_TRUE(guest.run().reported);
+  EXPECT_EQ(guest.regs().rax & 0xffffffff, 1u);
+  EXPECT_EQ(guest.regs().rbx & 0xffffffff, 2u);
+}
+PAYLOAD(large_code, 64,
+        "mov $0x200000, %ecx\n call *%rcx\n"
+        "mov $0x3ff000, %ecx\n call *%rcx\n"
+        "movq $0, 0x12008\n"
+        "invlpg 0x2a5000\n"
+        "call *%rcx\n" REPORT)
+TEST(Paging, InvlpgDropsCodeOfALargePage) {
+  Guest guest(Mode::Long);
+  guest.write64(kPdLow + 8, kPage | kP | kRw | kPs);
+  for (const uint64_t at : kLargePageFunctions) guest.load(returns(), at);
+  guest.load(large_code());
+  ASSERT_EQ(guest.run().vector, PF);
+  EXPECT_EQ(guest.sregs().cr2, 0x3ff000u);
+  EXPECT_EQ(guest.regs().rax, 7u);
+}
+// The same where the supervisor's code is global, whose large pages are kept apart from the address spaces.
+PAYLOAD(large_global_code, 64,
+        "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"
+        "mov $0x200000, %ecx\n call *%rcx\n"
+        "mov $0x3ff000, %ecx\n call *%rcx\n"
+        "mov %cr3, %rax\n mov %rax, %cr3\n"
+        "movq $0, 0x12008\n"
+        "invlpg 0x2a5000\n"
+        "mov $5, %eax\n call *%rcx\n" REPORT)
+TEST(Paging, InvlpgDropsGlobalCodeOfALargePage) {
+  Guest guest(Mode::Long);
+  guest.write64(kPdLow + 8, kPage | kP | kRw | kPs | kG);
+  guest.set_pte(kCode, kCode | kP | kRw | kG);
+  for (const uint64_t at : kLargePageFunctions) guest.load(returns(), at);
+  guest.load(large_global_code());
+  ASSERT_EQ(guest.run().vector, PF);
+  EXPECT_EQ(guest.sregs().cr2, 0x3ff000u);
+  EXPECT_EQ(guest.regs().rax, 5u);
+}
+// A function that was found through the table of jumps, and is another one after INVLPG of its page.
+PAYLOAD(moved_code, 64,
+        "mov $0x200000, %ecx\n mov $3, %edx\n"
+        "1: call *%rcx\n dec %edx\n jnz 1b\n mov %eax, %ebx\n"
+        "movq $0x301003, 0x14000\n"
+        "invlpg 0x200000\n"
+        "call *%rcx\n mov %eax, %edx\n"
+        "movq $0x200003, 0x14000\n"
+        "invlpg 0x200000\n"
+        "call *%rcx\n" REPORT)
+PAYLOAD(returns_nine, 64, "mov $9, %eax\n ret\n")
+TEST(Paging, InvlpgMovesCode) {
+  Guest guest(Mode::Long);
+  guest.load(returns(), 0x200000);
+  guest.load(returns_nine(), 0x301000);
+  guest.load(moved_code());
+  ASSERT_TRUE(guest.run().reported);
+  EXPECT_EQ(guest.regs().rbx, 7u);
+  EXPECT_EQ(guest.regs().rdx, 9u);
+  EXPECT_EQ(guest.regs().rax, 7u);
+}
+// The same function as global code, then as code of the address space, since the supervisor turned out to have code that is not global.
+PAYLOAD(moved_global_code, 64,
+        "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"
+        "mov $0x200000, %ecx\n call *%rcx\n mov %eax, %ebx\n"
+        "mov $0x302000, %esi\n call *%rsi\n"  // not global
+        "call *%rcx\n call *%rcx\n"
+        "movq $0x301103, 0x14000\n"
+        "invlpg 0x200000\n"
+        "call *%rcx\n" REPORT)
+TEST(Paging, InvlpgMovesCodeThatIsGlobalAmongOthers) {
+  Guest guest(Mode::Long);
+  guest.set_pte(kPage, kPage | kP | kRw | kG);
+  guest.set_pte(kCode, kCode | kP | kRw | kG);
+  guest.load(returns(), 0x200000);
+  guest.load(returns(), 0x302000);
+  guest.load(returns_nine(), 0x301000);
+  guest.load(moved_global_code());
+  ASSERT_TRUE(guest.run().reported);
+  EXPECT_EQ(guest.regs().rbx, 7u);
+  EXPECT_EQ(guest.regs().rax, 9u);
+}
+// Code that is where it was after CR3 was loaded, then code that is not, and code that must not be run any more.
+PAYLOAD(moved_by_cr3, 64,
+        "mov $0x200000, %ecx\n call *%rcx\n call *%rcx\n"
+        "mov %cr3, %rdi\n mov %rdi, %cr3\n"
+        "call *%rcx\n mov %eax, %ebx\n"
+        "movq $0x301003, 0x14000\n mov %rdi, %cr3\n"
+        "call *%rcx\n mov %eax, %edx\n"
+        "mov %rdi, %cr3\n"
+        "call *%rcx\n mov %eax, %esi\n"
+        "btsq $63, 0x14000\n mov %rdi, %cr3\n"
+        "call *%rcx\n")
+TEST(Paging, CodeIsLookedForAgainAfterCr3) {
+  Guest guest(Mode::Long);
+  guest.load(returns(), 0x200000);
+  guest.load(returns_nine(), 0x301000);
+  guest.load(moved_by_cr3());
+  ASSERT_EQ(guest.run().vector, PF);
+  EXPECT_EQ(guest.sregs().cr2, 0x200000u);
+  EXPECT_EQ(guest.frame(PF).error, kErrorP | kErrorI);
+  EXPECT_EQ(guest.regs().rbx, 7u);
+  EXPECT_EQ(guest.regs().rdx, 9u);
+  EXPECT_EQ(guest.regs().rsi, 9u);
+}
+// Looking does not count as an access: a page that is not run again keeps its accessed bit as the guest has set it.
+PAYLOAD(not_accessed, 64,
+        "mov $0x200000, %ecx\n call *%rcx\n"
+        "mov %cr3, %rdi\n andq $~0x20, 0x14000\n mov %rdi, %cr3\n"
+        "mov 0x14000, %rbx\n"
+        "call *%rcx\n mov 0x14000, %rdx\n" REPORT)
+TEST(Paging, LookingForCodeSetsNoAccessedBit) {
+  Guest guest(Mode::Long);
+  guest.load(returns(), 0x200000);
+  guest.load(not_accessed());
+  ASSERT_TRUE(guest.run().reported);
+  EXPECT_EQ(guest.regs().rbx & kA, 0u);
+  EXPECT_EQ(guest.regs().rdx & kA, kA);
+}
+// Pages of 1 GiB, and (32-bit paging) of 4 MiB: addresses whose 2 MiB are others' than INVLPG's.
+PAYLOAD(huge_data, 64,
+        "mov 0x40200000, %eax\n mov 0x40001000, %ebx\n"
+        "movq $0, 0x11008\n"
+        "invlpg 0x40001000\n"
+        "mov 0x40200000, %eax\n" REPORT)
+TEST(Paging, InvlpgDropsAllOfAGigabyte) {
+  Guest guest(Mode::Long);
+  guest.write64(kPdpt + 8, kP | kRw | kPs);
+  guest.load(huge_data());
+  ASSERT_EQ(guest.run().vector, PF);
+  EXPECT_EQ(guest.sregs().cr2, 0x40200000u);
+}
+PAYLOAD(large_data32, 32,
+        "mov $0x18000, %eax\n mov %eax, %cr3\n"
+        "mov %cr4, %eax\n or $0x10, %eax\n mov %eax, %cr4\n"
+        "mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n"
+        "mov 0x80201000, %ebx\n"
+        "movl $0, 0x18800\n"
+        "invlpg 0x80001000\n"
+        "mov 0x80201000, %ecx\n" REPORT)
+TEST(Paging, InvlpgDropsAllOfFourMegabytes) {
+  Guest guest(Mode::Protected32);
+  guest.write32(0x18000, kP | kRw | kPs);
+  guest.write32(0x18000 + 0x200 * 4, kP | kRw | kPs);
+  guest.write32(0x201000, 0x22);
+  guest.load(large_data32());
+  ASSERT_EQ(guest.run().vector, PF);
+  EXPECT_EQ(guest.sregs().cr2, 0x80201000u);
+  EXPECT_EQ(guest.regs().rbx, 0x22u);
+}
+
 // CR4.PGE: global translations outlive a load of CR3; a change of PGE drops them.
 PAYLOAD(global, 64,
         "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"

@@ -21,6 +21,7 @@ enum class Counter : uint32_t {
   FetchWalks,     // for code
   TlbFlushes,     // of one address space
   PageFlushes,    // of one page
+  CodeMoves,      // flushes that did not find all code again where it was
   Ungrouped,      // blocks entered with a look-up for each access
   CodeWrites,     // stores to pages that hold translated code
   Translations1,  // blocks made by the first tier

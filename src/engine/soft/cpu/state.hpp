@@ -134,10 +134,11 @@ struct Msrs {
 
 // CpuState::request.
 enum Request : uint32_t {
-  kRequestKick = 1,   // leave run() with RunResult::Interrupted
-  kRequestEvent = 2,  // look at VcpuHooks::pending_events
-  kRequestFlush = 4,  // empty the TLBs (a page became code or is dirty-logged) and acknowledge
-  kRequestStop = 8,   // stand still outside guest mode until the exclusive section of another vCPU ends
+  kRequestKick = 1,     // leave run() with RunResult::Interrupted
+  kRequestEvent = 2,    // look at VcpuHooks::pending_events
+  kRequestFlush = 4,    // empty the data TLBs (a page became code or is dirty-logged) and acknowledge
+  kRequestStop = 8,     // stand still outside guest mode until the exclusive section of another vCPU ends
+  kRequestForget = 16,  // with kRequestFlush: all TLBs, and all that is known by linear address (memory slots changed)
 };
 
 // Where translated code finds the translation for a linear address. The index is the address's low 16 bits, in user mode XORed with a

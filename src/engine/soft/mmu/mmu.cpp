@@ -1,5 +1,7 @@
 #include "engine/soft/mmu/mmu.hpp"
 
+#include <iterator>
+
 #include "engine/soft/cpu/access.hpp"
 #include "engine/soft/cpu/unwind.hpp"
 #include "engine/soft/mmu/walk.hpp"
@@ -32,16 +34,24 @@ TlbSpace& current(CpuState& c) { return c.mmu->space[c.address_space]; }
 // The data entry for a page, perhaps another page's.
 TlbEntry& entry_of(CpuState& c, uint64_t linear, uint32_t view) { return current(c).tlb[view][tlb_index(linear)]; }
 
-// TlbSpace::large_filter and code_filter, and those of Mmu.
-uint64_t large_bit(uint64_t linear) { return uint64_t{1} << (linear >> 30 & 63); }
-uint64_t& code_word(uint64_t (&filter)[16], uint64_t linear) { return filter[linear >> 18 & 15]; }
-uint64_t code_bit(uint64_t linear) { return uint64_t{1} << (linear >> 12 & 63); }
+// A large page in a filter: pages of different sizes do not count for each other.
+uint64_t large_number(uint64_t linear, uint32_t shift) { return linear >> shift | static_cast<uint64_t>(shift) << 57; }
 
 void empty(TlbEntry& entry) { entry.read_tag = entry.write_tag = entry.code_write_tag = Mmu::kNoTag; }
 
 void list(TlbSpace& space, uint32_t entry) {
   if (space.filled_count < TlbSpace::kListed) space.filled[space.filled_count] = static_cast<uint16_t>(entry);
   ++space.filled_count;
+}
+
+// The number of a large page that entries of the space are made from.
+uint64_t large_page(TlbSpace& space, uint64_t linear, uint64_t page_size) {
+  for (uint32_t i = 0; i < std::size(kLargeShifts); ++i) {
+    if (uint64_t{1} << kLargeShifts[i] != page_size) continue;
+    space.large_shifts |= static_cast<uint8_t>(1u << i);
+    return large_number(linear, kLargeShifts[i]);
+  }
+  __builtin_unreachable();
 }
 
 constexpr uint32_t kFetchFrom = kViewCount * TlbSpace::kAll;
@@ -72,7 +82,7 @@ DataPage mmu_resolve(CpuState& c, uint64_t linear, bool write, uint32_t view) {
   uint8_t* const host = slot->host + (result.gpa - slot->gpa);
 
   TlbSpace& space = current(c);
-  if (result.page_size > kPageSize) space.large_filter |= large_bit(linear);
+  if (result.page_size > kPageSize) space.large.add(large_page(space, linear, result.page_size));
   TlbEntry& entry = space.tlb[view][tlb_index(linear)];
   const uint64_t tag = linear & kPageMask;
   if (entry.read_tag == Mmu::kNoTag) {
@@ -102,31 +112,60 @@ void mmu_written(CpuState& c, const Slot& slot, uint64_t gpa, uint32_t length) {
     code_written(c, slot.host + (gpa - slot.gpa), length);
 }
 
+namespace {
+
+// What a walk of code found, or no slot.
+FetchEntry fetched(const CpuState& c, uint64_t linear, const WalkResult& result) {
+  const uint64_t gpa = result.gpa & kPageMask;
+  const Slot* const slot = c.mmu->map->find(gpa);
+  return {linear & kPageMask, slot ? slot->host + (gpa - slot->gpa) : nullptr, slot, gpa};
+}
+
+void keep_fetched(TlbSpace& space, const FetchEntry& found, bool user, uint64_t page_size) {
+  const auto index = fetch_index(found.tag);
+  FetchEntry& entry = space.fetch[user][index];
+  if (entry.tag == Mmu::kNoTag) list(space, kFetchFrom + user * TlbSpace::kFetchEntries + index);
+  entry = found;
+  if (page_size > kPageSize) space.large.add(large_page(space, found.tag, page_size));
+}
+
+template <typename Pages>
+void keep_code(Pages& code, TlbSpace& space, uint64_t linear, uint64_t page_size) {
+  code.small.add(linear >> 12);
+  if (page_size > kPageSize) code.large.add(large_page(space, linear, page_size));
+}
+
+// The supervisor has code that is not global. What was fetched as such belongs to the address spaces from now on, as soon as it is fetched
+// again.
+void end_global_code(CpuState& c) {
+  c.global_code = false;
+  for (TlbSpace& space : c.mmu->space)
+    for (FetchEntry& entry : space.fetch[0]) entry.tag = Mmu::kNoTag;
+  jump_context_changed(c);
+}
+
+}  // namespace
+
 FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   const bool user = c.cpl == 3;
   TlbSpace& space = current(c);
-  const auto index = fetch_index(linear);
-  FetchEntry& entry = space.fetch[user][index];
+  const FetchEntry& entry = space.fetch[user][fetch_index(linear)];
   if (entry.tag == (linear & kPageMask)) return {entry.host, entry.slot, entry.gpa};
   count(c, Counter::FetchWalks);
   const WalkResult result = walk(c, *c.mmu->map, linear, {.fetch = true, .user = user}, &c);
   if (!result.ok) raise_page_fault(c, linear, result.error_code);
-  const uint64_t gpa = result.gpa & kPageMask;
-  const Slot* slot = c.mmu->map->find(gpa);
-  if (!slot) return {nullptr, nullptr, gpa};
-  const bool large = result.page_size > kPageSize;
-  if (large) space.large_filter |= large_bit(linear);
-  const bool supervisor = !(c.key & key::kUser);
-  if (supervisor && c.global_code && !result.global) {
-    c.global_code = false;
-    jump_context_changed(c);
+  const FetchEntry found = fetched(c, linear, result);
+  if (!found.slot) return {nullptr, nullptr, found.gpa};
+  if (!user && c.global_code && !result.global) end_global_code(c);
+  if (!user && c.global_code) {
+    keep_code(c.mmu->global_code, space, linear, result.page_size);
+  } else {
+    keep_code(space.code, space, linear, result.page_size);
+    if (space.code_places < TlbSpace::kCodePlaces) space.code_place[space.code_places] = {found.tag | user, found.host};
+    if (space.code_places <= TlbSpace::kCodePlaces) ++space.code_places;
   }
-  const bool global = supervisor && c.global_code;
-  if (global && large) c.mmu->global_large_filter |= large_bit(linear);
-  code_word(global ? c.mmu->global_code_filter : space.code_filter, linear) |= code_bit(linear);
-  if (entry.tag == Mmu::kNoTag) list(space, kFetchFrom + user * TlbSpace::kFetchEntries + index);
-  entry = {linear & kPageMask, slot->host + (gpa - slot->gpa), slot, gpa};
-  return {entry.host, entry.slot, gpa};
+  keep_fetched(space, found, user, result.page_size);
+  return {found.host, found.slot, found.gpa};
 }
 
 namespace {
@@ -245,9 +284,10 @@ void for_filled(TlbSpace& space, Data data, Fetch fetch) {
     for (FetchEntry& entry : side) fetch(entry);
 }
 
-// What is remembered elsewhere by linear address.
+// What is remembered of code by linear address.
 void code_moved(CpuState& c, uint32_t index) {
   Mmu& mmu = *c.mmu;
+  count(c, Counter::CodeMoves);
   mmu.space[index].generation = ++mmu.generations;
   jump_contexts_drop(c, index);
   if (index != c.address_space) return;
@@ -255,41 +295,86 @@ void code_moved(CpuState& c, uint32_t index) {
   jump_context_changed(c);
 }
 
+// Whether the current space's code lies there still, by the page tables as they are now. Then it is cached again, as a processor may do at
+// any time with what counts as accessed (SDM vol. 3, 4.10.2.3).
+bool found_again(CpuState& c, const CodePlace& place) {
+  const bool user = place.page & 1;
+  const uint64_t linear = place.page & kPageMask;
+  TlbSpace& space = current(c);
+  const FetchEntry& entry = space.fetch[user][fetch_index(linear)];
+  if (entry.tag == linear) return entry.host == place.host;
+  const WalkResult result = walk(c, *c.mmu->map, linear, {.fetch = true, .user = user, .peek = true}, &c);
+  if (!result.ok) return false;
+  const FetchEntry found = fetched(c, linear, result);
+  if (found.host != place.host) return false;
+  keep_code(space.code, space, linear, result.page_size);
+  keep_fetched(space, found, user, result.page_size);
+  return true;
+}
+
+// After a flush of a page of the current space, or of all.
+void look_for_code(CpuState& c, bool all) {
+  TlbSpace& space = current(c);
+  if (space.code_places > TlbSpace::kCodePlaces) {
+    if (all) space.code_places = 0;
+    return code_moved(c, c.address_space);
+  }
+  uint32_t kept = 0;
+  bool moved = false;
+  for (uint32_t i = 0; i < space.code_places; ++i) {
+    if (found_again(c, space.code_place[i])) {
+      space.code_place[kept++] = space.code_place[i];
+      continue;
+    }
+    moved = true;
+    if (all) break;  // nothing of the others is cached
+  }
+  space.code_places = kept;
+  if (moved) code_moved(c, c.address_space);
+}
+
 void global_code_moved(CpuState& c) {
   Mmu& mmu = *c.mmu;
-  for (uint64_t& word : mmu.global_code_filter) word = 0;
-  mmu.global_large_filter = 0;
+  count(c, Counter::CodeMoves);
+  mmu.global_code.clear();
   mmu.global_generation = ++mmu.generations;
   jump_contexts_drop(c, kAddressSpaces);
   jump_context_changed(c);
 }
 
-void flush_space(CpuState& c, uint32_t index) {
+// look_for_code() or forget_code() is to follow.
+void empty_space(CpuState& c, uint32_t index) {
   count(c, Counter::TlbFlushes);
   ++c.mmu->walk_generation;
   TlbSpace& space = c.mmu->space[index];
   for_filled(space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry& entry) { entry.tag = Mmu::kNoTag; });
   space.filled_count = 0;
-  space.large_filter = 0;
-  for (uint64_t& word : space.code_filter) word = 0;
+  space.large.clear();
+  space.code.clear();
+  space.large_shifts = 0;
+}
+
+void forget_code(CpuState& c, uint32_t index) {
+  c.mmu->space[index].code_places = 0;
   code_moved(c, index);
+}
+
+// All entries that were made from a large page.
+void empty_large(TlbSpace& space, uint64_t linear, uint32_t shift) {
+  for_filled(
+      space,
+      [&](TlbEntry& entry) {
+        if (entry.read_tag != Mmu::kNoTag && !((entry.read_tag ^ linear) >> shift)) empty(entry);
+      },
+      [&](FetchEntry& entry) {
+        if (entry.tag != Mmu::kNoTag && !((entry.tag ^ linear) >> shift)) entry.tag = Mmu::kNoTag;
+      });
 }
 
 void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
   ++c.mmu->walk_generation;
   TlbSpace& space = c.mmu->space[index];
   const uint64_t tag = linear & kPageMask;
-  if (space.large_filter & large_bit(linear)) {
-    for_filled(
-        space,
-        [&](TlbEntry& entry) {
-          if (entry.read_tag != Mmu::kNoTag && !((entry.read_tag ^ linear) >> 30)) empty(entry);
-        },
-        [&](FetchEntry& entry) {
-          if (!((entry.tag ^ linear) >> 30)) entry.tag = Mmu::kNoTag;
-        });
-    return code_moved(c, index);
-  }
   for (auto& view : space.tlb) {
     TlbEntry& entry = view[tlb_index(linear)];
     if (entry.read_tag == tag) empty(entry);
@@ -300,7 +385,26 @@ void flush_page(CpuState& c, uint32_t index, uint64_t linear) {
     FetchEntry& entry = side[fetch_index(linear)];
     if (entry.tag == tag) entry.tag = Mmu::kNoTag;
   }
-  if (code_word(space.code_filter, linear) & code_bit(linear)) code_moved(c, index);
+  bool code = space.code.small.may_hold(linear >> 12);
+  for (uint32_t shifts = space.large_shifts; shifts; shifts &= shifts - 1) {
+    const uint32_t shift = kLargeShifts[__builtin_ctz(shifts)];
+    const uint64_t large = large_number(linear, shift);
+    if (space.large.may_hold(large)) empty_large(space, linear, shift);
+    code = code || space.code.large.may_hold(large);
+  }
+  if (!code) return;
+  if (index == c.address_space)
+    look_for_code(c, false);
+  else
+    code_moved(c, index);
+}
+
+// Whether code of the supervisor may have been fetched from global pages that INVLPG of the address drops.
+bool is_global_code(const Mmu& mmu, uint64_t linear) {
+  if (mmu.global_code.small.may_hold(linear >> 12)) return true;
+  for (const uint32_t shift : kLargeShifts)
+    if (mmu.global_code.large.may_hold(large_number(linear, shift))) return true;
+  return false;
 }
 
 uint32_t current_pcid(const CpuState& c) { return c.cr4 & cr4::kPcide ? c.cr3 & 0xfff : 0; }
@@ -337,29 +441,48 @@ void mmu_load_cr3(CpuState& c, bool keep) {
     mmu.named[index] = static_cast<uint16_t>(pcid + 1);
     keep = false;
   }
-  if (!keep) flush_space(c, index);
+  if (!keep) empty_space(c, index);
   activate(c, index);
+  if (!keep) look_for_code(c, true);
 }
 
 void mmu_flush_all(CpuState& c) {
   c.global_code = c.cr4 & cr4::kPge;
   global_code_moved(c);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
-    if (c.mmu->named[i]) flush_space(c, i);
+    if (c.mmu->named[i]) empty_space(c, i), forget_code(c, i);
   mmu_load_cr3(c, true);
+}
+
+void mmu_flush_data(CpuState& c) {
+  for (uint32_t i = 0; i < kAddressSpaces; ++i) {
+    if (!c.mmu->named[i]) continue;
+    TlbSpace& space = c.mmu->space[i];
+    for_filled(space, [](TlbEntry& entry) { empty(entry); }, [](FetchEntry&) {});
+    if (space.filled_count > TlbSpace::kListed) continue;
+    uint32_t left = 0;
+    for (uint32_t k = 0; k < space.filled_count; ++k)
+      if (space.filled[k] >= kFetchFrom) space.filled[left++] = space.filled[k];
+    space.filled_count = left;
+  }
 }
 
 void mmu_flush_page(CpuState& c, uint64_t linear) {
   count(c, Counter::PageFlushes);
   Mmu& mmu = *c.mmu;
-  if ((code_word(mmu.global_code_filter, linear) & code_bit(linear)) || (mmu.global_large_filter & large_bit(linear))) global_code_moved(c);
+  if (is_global_code(mmu, linear)) global_code_moved(c);
   for (uint32_t i = 0; i < kAddressSpaces; ++i)
     if (c.mmu->named[i]) flush_page(c, i, linear);
 }
 
 void mmu_flush_pcid(CpuState& c, uint32_t pcid) {
   const uint32_t index = space_of(*c.mmu, pcid);
-  if (index != kAddressSpaces) flush_space(c, index);
+  if (index == kAddressSpaces) return;
+  empty_space(c, index);
+  if (index == c.address_space)
+    look_for_code(c, true);
+  else
+    forget_code(c, index);
 }
 
 void mmu_flush_page_pcid(CpuState& c, uint32_t pcid, uint64_t linear) {

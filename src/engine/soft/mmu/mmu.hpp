@@ -52,10 +52,11 @@ void mmu_write_system(CpuState& c, uint64_t linear, T value) {
 
 // After a change of CR0, CR3, CR4, EFER or of a page table. Entries do not know whether they are global; flushing more than asked is
 // allowed (SDM vol. 3, 4.10.4.1).
-void mmu_flush_all(CpuState& c);                    // of all address spaces, and finds the one that CR3 and CR4 name
-void mmu_load_cr3(CpuState& c, bool keep);          // CR3 was loaded; keep: nothing of the address space has to be flushed
-void mmu_flush_page(CpuState& c, uint64_t linear);  // INVLPG: in all address spaces, for the page may be global
-void mmu_flush_pcid(CpuState& c, uint32_t pcid);    // INVPCID, single context
+void mmu_flush_all(CpuState& c);            // of all address spaces, and finds the one that CR3 and CR4 name
+void mmu_flush_data(CpuState& c);           // of all address spaces, but for code: a right of the engine's own was taken from a page
+void mmu_load_cr3(CpuState& c, bool keep);  // CR3 was loaded; keep: nothing of the address space has to be flushed
+void mmu_flush_page(CpuState& c, uint64_t linear);                      // INVLPG: in all address spaces, for the page may be global
+void mmu_flush_pcid(CpuState& c, uint32_t pcid);                        // INVPCID, single context
 void mmu_flush_page_pcid(CpuState& c, uint32_t pcid, uint64_t linear);  // INVPCID, individual address
 // A host page became code: what writes to it directly must not.
 void mmu_protect(CpuState& c, const uint8_t* host_page);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "engine/soft/cpu/mode.hpp"
+#include "engine/soft/mmu/filter.hpp"
 #include "engine/soft/mmu/mmu.hpp"
 #include "engine/soft/mmu/physical.hpp"
 
@@ -27,16 +28,39 @@ struct FetchEntry {
   uint64_t gpa;
 };
 
+// The pages that code was fetched from, by linear address: the 4 KiB of each fetch, and the large pages that they were parts of.
+template <uint32_t kSmall, uint32_t kLarge>
+struct CodePages {
+  PageFilter<kSmall> small;
+  PageFilter<kLarge> large;
+
+  void clear() { small.clear(), large.clear(); }
+};
+
+// Large pages are known by linear >> shift.
+constexpr uint32_t kLargeShifts[] = {21, 22, 30};
+
+// Where code was found.
+struct CodePlace {
+  uint64_t page;  // linear; bit 0: the user's
+  const uint8_t* host;
+};
+
 struct alignas(64) TlbSpace {            // an entry lies in one cache line
   static constexpr uint64_t kNoTag = 1;  // never page-aligned
   static constexpr uint32_t kEntries = 4096, kFetchEntries = 1024;
-  static constexpr uint32_t kListed = 2048;
+  static constexpr uint32_t kListed = 2048, kCodePlaces = 1024;
   // Behind the entries those that gave way to others, at victim_index(): the slow path of look-ups finds them there.
   static constexpr uint32_t kVictims = 256, kAll = kEntries + kVictims;
   TlbEntry tlb[kViewCount][kAll];
   FetchEntry fetch[2][kFetchEntries];  // supervisor, user
-  uint64_t large_filter;               // bit (linear >> 30) & 63: a large page was cached there, INVLPG must flush all of that gigabyte
-  uint64_t code_filter[16];            // bit (linear >> 12) & 1023: code was fetched from such a page
+  PageFilter<16> large;                // large pages that entries are parts of: INVLPG empties all of these
+  CodePages<64, 8> code;
+  // Of each fetch that walked, but for global code: what the contexts of jumps (CpuState::jump_context) rest on. They outlive a flush if
+  // all of it is found again.
+  CodePlace code_place[kCodePlaces];
+  uint32_t code_places;  // beyond kCodePlaces: too many to list
+  uint8_t large_shifts;  // bit i: `large` or `code.large` has pages of kLargeShifts[i]
   uint64_t generation;
   uint32_t filled_count;     // beyond kListed: too many to list
   uint16_t filled[kListed];  // what a flush has to empty: view * kAll + i, behind those side * kFetchEntries + i
@@ -67,7 +91,7 @@ struct Mmu {
   uint64_t walk_generation;  // the others are stale
   // Of the supervisor's global code (CpuState::global_code).
   uint64_t global_generation;
-  uint64_t global_code_filter[16], global_large_filter;
+  CodePages<1024, 16> global_code;
 };
 
 // The generation that what is remembered of code by linear address goes by now.

@@ -234,7 +234,10 @@ WalkResult walk(const CpuState& c, const PhysicalMap& map, uint64_t linear, cons
     const uint64_t leaf_entry = levels[depth - 1].entry;
     result.dirty = (leaf_entry & kDirtyBit) || request.write;
     result.global = (leaf_entry & kGlobalBit) && (c.cr4 & cr4::kPge);
-    if (effects) {
+    if (request.peek) {
+      for (uint32_t i = 0; i < depth; ++i)
+        if (!(levels[i].entry & kAccessedBit)) return result;
+    } else if (effects) {
       bool stable = true;
       for (uint32_t i = 0; i < depth && stable; ++i) {
         const uint64_t bits = kAccessedBit | (i + 1 == depth && request.write ? kDirtyBit : 0);

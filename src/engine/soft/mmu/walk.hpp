@@ -9,6 +9,7 @@ struct WalkRequest {
   bool write = false, fetch = false;
   bool user = false;  // CPL 3 and not one of the processor's own accesses
   bool smap = false;  // a supervisor access to a user page faults
+  bool peek = false;  // not ok where an accessed bit would have to be set
 };
 
 struct WalkResult {

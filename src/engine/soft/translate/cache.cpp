@@ -259,7 +259,10 @@ void end_tier2(CodeCache& cache, Block& block) {
 }
 
 void drop(CodeCache& cache, Block* block) {
-  if (block->tier2) end_tier2(cache, *block);
+  if (block->tier2)
+    end_tier2(cache, *block);
+  else
+    block->incoming.store(no_links(), std::memory_order_release);
   unlink(cache, *block);
   forget_in_page(cache, page_of(block->host_pc), block);
   if (block->second_page) forget_in_page(cache, block->second_page, block);
@@ -301,7 +304,9 @@ void reset(CodeCache& cache, Quiesce& quiesce) {
   for (auto& [start, page] : cache.pages) page.flags->fetch_and(static_cast<uint8_t>(~kPageCode));
   cache.pages.clear();
   for (MixedPage& mixed : cache.index.mixed) mixed.host.store(nullptr, std::memory_order_relaxed);
-  for (uint32_t i = 0; i < CodeIndex::kBuckets; ++i) cache.index.bucket[i].store(nullptr, std::memory_order_relaxed);
+  // Fresh memory is zeros, and costs nothing where nothing is.
+  if (madvise(static_cast<void*>(cache.index.bucket), CodeCache::kBucketBytes, MADV_DONTNEED) != 0)
+    for (uint32_t i = 0; i < CodeIndex::kBuckets; ++i) cache.index.bucket[i].store(nullptr, std::memory_order_relaxed);
   cache.blocks.clear();
   cache.tier2.clear();
   cache.arena.clear();

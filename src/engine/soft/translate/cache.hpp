@@ -78,15 +78,18 @@ constexpr uint32_t kKeySingle = 1u << 20;     // one instruction only
 constexpr uint32_t kKeySlow = 1u << 21;       // its bounce-buffer form (implies kKeySingle)
 constexpr uint32_t kKeyUngrouped = 1u << 22;  // second tier: one access a look-up
 
+// Counts as it stands while both generations do and the block has not ended. After a flush of the TLB it still says which translation it
+// was, should the page be found at the same place again.
 struct JumpCacheEntry {
-  uint64_t linear, mmu_generation, code_generation;
+  uint64_t linear, mmu_generation;
   Block* block;
   uint32_t key;
-  uint32_t reserved;
+  uint32_t resets;  // CodeIndex::resets, its low half: then the block's memory is what it was
 };
 struct JumpCache {
-  static constexpr uint32_t kEntries = 4096;
+  static constexpr uint32_t kEntries = 1u << 14;
   JumpCacheEntry entry[kEntries];
+  JumpCacheEntry& of(uint64_t linear) { return entry[(linear ^ linear >> 12) & (kEntries - 1)]; }
 };
 
 // Pages that are written and run again and again. Stores to bytes that no translation was made from need nothing there but a look at
@@ -105,9 +108,10 @@ struct CodeIndex {
   MixedPage mixed[kMixedPages];
   [[nodiscard]] MixedPage& mixed_of(const uint8_t* page) { return mixed[reinterpret_cast<uint64_t>(page) >> 12 & (kMixedPages - 1)]; }
 
-  static constexpr uint32_t kBuckets = 1u << 18;
+  static constexpr uint32_t kBucketBits = 20;  // a cache's full of translations, and about one in each
+  static constexpr uint32_t kBuckets = 1u << kBucketBits;
   std::atomic<Block*>* bucket;       // kBuckets
-  std::atomic<uint64_t> generation;  // changes whenever a translation is dropped: jump caches go stale with it
+  std::atomic<uint64_t> generation;  // changes whenever a translation is dropped
   std::atomic<uint64_t> resets;      // counts how often everything was dropped, as before each change of the memory slots
   const uint8_t *code_begin, *code_end;
   uint8_t* writable;     // the same bytes
@@ -118,7 +122,7 @@ struct CodeIndex {
 
   static uint32_t hash(const uint8_t* host_pc, uint32_t key) {
     const uint64_t h = (reinterpret_cast<uint64_t>(host_pc) ^ (static_cast<uint64_t>(key) << 40)) * 0x9e3779b97f4a7c15u;
-    return static_cast<uint32_t>(h >> 46);
+    return static_cast<uint32_t>(h >> (64 - kBucketBits));
   }
 };
 CodeIndex& code_index(CodeCache* cache);
@@ -135,6 +139,7 @@ inline bool edge_is_ungrouped(const CodeIndex& index, uint64_t chain) {
   return edge->key & kKeyUngrouped;
 }
 inline Edge* no_links() { return reinterpret_cast<Edge*>(1); }
+inline bool has_ended(const Block& block) { return block.incoming.load(std::memory_order_acquire) == no_links(); }
 
 // Makes a translation. To be called through soft_host_call() in guest mode.
 struct TranslateRequest {

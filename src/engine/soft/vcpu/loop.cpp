@@ -42,6 +42,12 @@ struct Lookup {
   uint32_t key;
 };
 
+// Whether the entry's translation is there still, and one for the key.
+bool known(const JumpCacheEntry& entry, const CodeIndex& index, uint32_t key) {
+  return entry.block && entry.key == key && entry.resets == static_cast<uint32_t>(index.resets.load(std::memory_order_acquire)) &&
+         !has_ended(*entry.block);
+}
+
 // Under soft_guarded: fetching may fault.
 void find_block(CpuState* cp, uint64_t argument) {
   CpuState& c = *cp;
@@ -58,17 +64,25 @@ void find_block(CpuState* cp, uint64_t argument) {
   }
   const uint8_t* const host_pc = page.host + (linear & (kPageSize - 1));
   count(c, Counter::BlockLookups);
-  const uint64_t generation = index.generation.load(std::memory_order_acquire);
+  JumpCacheEntry& entry = c.jump_cache->of(linear);
+  if (entry.linear == linear && known(entry, index, lookup.key) && entry.block->host_pc == host_pc && !entry.block->second_page) {
+    entry.mmu_generation = code_generation_of(c);
+    lookup.block = entry.block;
+    return;
+  }
   FetchPage second{};
   for (Block* block = index.bucket[CodeIndex::hash(host_pc, lookup.key)].load(std::memory_order_acquire); block;
        block = block->next.load(std::memory_order_acquire)) {
     if (block->host_pc != host_pc || block->key != lookup.key) continue;
     if (block->second_page) {
       if (!second.slot) second = next_page(c, linear);
+      if (index.resets.load() != resets) {  // guest mode was left meanwhile, and the block is gone
+        lookup.again = true;
+        return;
+      }
       if (second.host != block->second_page) continue;
     }
-    JumpCacheEntry& entry = c.jump_cache->entry[(linear ^ linear >> 12) & (JumpCache::kEntries - 1)];
-    entry = {linear, code_generation_of(c), generation, block, lookup.key, 0};
+    entry = {linear, code_generation_of(c), block, lookup.key, static_cast<uint32_t>(resets)};
     lookup.block = block;
     return;
   }
@@ -96,10 +110,8 @@ void find_block(CpuState* cp, uint64_t argument) {
 
 Block* cached_block(const CpuState& c, uint32_t key) {
   const uint64_t linear = code_linear(c);
-  const JumpCacheEntry& entry = c.jump_cache->entry[(linear ^ linear >> 12) & (JumpCache::kEntries - 1)];
-  if (entry.linear != linear || entry.key != key || entry.mmu_generation != code_generation_of(c) ||
-      entry.code_generation != c.code_index->generation.load(std::memory_order_acquire) || !entry.block)
-    return nullptr;
+  const JumpCacheEntry& entry = c.jump_cache->of(linear);
+  if (entry.linear != linear || entry.mmu_generation != code_generation_of(c) || !known(entry, *c.code_index, key)) return nullptr;
   return entry.block;
 }
 

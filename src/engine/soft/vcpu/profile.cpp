@@ -36,6 +36,7 @@ constexpr std::array<const char*, kCounters> kNames = {
     "page walks for code",
     "TLB flushes of an address space",
     "TLB flushes of a page",
+    "flushes after which code lay elsewhere",
     "blocks run without grouped look-ups",
     "writes to pages with translated code",
     "blocks translated by the first tier",

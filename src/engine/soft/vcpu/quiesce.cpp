@@ -34,9 +34,12 @@ void wait_until(Quiesce& quiesce, Condition condition) {
 // bit has just been taken away.
 void flush_if_requested(Quiesce& quiesce, CpuState* cpu, Participant& self) {
   if ((cpu->request.load() & kRequestFlush) == 0) return;
-  cpu->request.fetch_and(~static_cast<uint32_t>(kRequestFlush));
+  const uint32_t taken = cpu->request.fetch_and(~static_cast<uint32_t>(kRequestFlush | kRequestForget));
   const uint32_t requested = self.flush_requested.load();
-  mmu_flush_all(*cpu);
+  if (taken & kRequestForget)
+    mmu_flush_all(*cpu);
+  else
+    mmu_flush_data(*cpu);
   self.flush_acknowledged.store(requested);
   announce(quiesce);
 }
@@ -131,6 +134,11 @@ void request_flush_and_wait(Quiesce& quiesce, CpuState* self) {
   if (own) leave(quiesce, *own);
   await_flush(quiesce, own, tickets);
   if (own) enter(quiesce, self, *own);
+}
+
+void request_forget(Quiesce& quiesce) {
+  for (uint32_t i = 0; i < quiesce.count.load(); ++i) quiesce.participant[i].cpu->request.fetch_or(kRequestForget);
+  ask_for_flush(quiesce, nullptr);
 }
 
 void request_flush_and_wait(CpuState* self) { request_flush_and_wait(quiesce_of(self), self); }

@@ -2,8 +2,8 @@
 //
 // A vCPU in guest mode tests a TLB tag and then stores: two instructions. Whoever takes a right away from a page
 // (it became code, or clean in a dirty log) may rely on that only after every vCPU has passed a point between two guest
-// instructions with an emptied TLB. That is request_flush_and_wait(). Whoever must change something that vCPUs read without locks
-// (memory slots, doorbells), or carry out what only one processor may do at a time (a LOCKed access over a page
+// instructions with an emptied data TLB. That is request_flush_and_wait(); where code lies stays known. Whoever must change something that
+// vCPUs read without locks (memory slots, doorbells), or carry out what only one processor may do at a time (a LOCKed access over a page
 // boundary), holds an Exclusive.
 //
 // The protocol, once for all:
@@ -50,16 +50,20 @@ Participant* quiesce_add(Quiesce& quiesce, CpuState* cpu);
 
 // vCPU's thread. run_guest() calls enter before the first access to guest memory and leave after the last; poll
 // where it sees kRequestFlush or kRequestStop, between guest instructions. Enter and poll do not return while another holds the exclusive
-// section, and empty the TLBs (mmu_flush_all) where a flush is due.
+// section, and empty the TLBs (mmu_flush_data, mmu_flush_all) where a flush is due.
 void quiesce_enter_guest(CpuState* cpu);
 void quiesce_leave_guest(CpuState* cpu);
 void quiesce_poll(CpuState* cpu);
 
-// Returns when every vCPU but `self` has emptied its TLBs since the call, or is out of guest mode and will on its way in.
+// Returns when every vCPU but `self` has emptied its data TLBs since the call, or is out of guest mode and will on its way in.
 // `self`: the calling thread's vCPU if it is in guest mode, else null. The caller empties self's TLBs.
 void request_flush_and_wait(Quiesce& quiesce, CpuState* self);
 // The same for all but `self`, which is outside guest mode and sees to its own TLB.
 void request_flush_of_others_and_wait(Quiesce& quiesce, CpuState* self);
+
+// Memory slots have changed: all that vCPUs know by linear address goes, data and code, before they come back to guest mode. The caller
+// holds the exclusive section and is no vCPU.
+void request_forget(Quiesce& quiesce);
 
 // Between begin and end no vCPU but `self` is in guest mode. Does not nest.
 void exclusive_begin(Quiesce& quiesce, CpuState* self);

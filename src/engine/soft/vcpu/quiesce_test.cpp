@@ -13,7 +13,8 @@
 namespace lodge::engine::soft {
 
 // Counts in place of emptying TLBs that these vCPUs have not.
-void mmu_flush_all(CpuState& c) { ++c.instructions; }
+void mmu_flush_data(CpuState& c) { ++c.instructions; }
+void mmu_flush_all(CpuState& c) { c.instructions += 1000; }
 
 namespace {
 
@@ -53,6 +54,21 @@ TEST_F(QuiesceTest, AVcpuOutsideCountsAsFlushedAndFlushesOnItsWayIn) {
   quiesce_leave_guest(cpu(0));
   quiesce_enter_guest(cpu(0));
   EXPECT_EQ(cpu(0)->instructions, 1u) << "once a request";
+  quiesce_leave_guest(cpu(0));
+}
+
+TEST_F(QuiesceTest, NewMemorySlotsMakeVcpusForgetCodeToo) {
+  {
+    const Exclusive exclusive(vm->quiesce);
+    request_forget(vm->quiesce);
+  }
+  quiesce_enter_guest(cpu(0));
+  EXPECT_EQ(cpu(0)->instructions, 1000u);
+  EXPECT_EQ(cpu(0)->request.load() & (kRequestFlush | kRequestForget), 0u);
+  quiesce_leave_guest(cpu(0));
+  request_flush_and_wait(vm->quiesce, nullptr);
+  quiesce_enter_guest(cpu(0));
+  EXPECT_EQ(cpu(0)->instructions, 1001u) << "once a request";
   quiesce_leave_guest(cpu(0));
 }
 

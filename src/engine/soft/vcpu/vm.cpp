@@ -80,7 +80,7 @@ Result<> VmCore::set_user_memory_region(const kvm_userspace_memory_region& regio
   const auto no_translator = code_invalidate_all(context_->code, context_->quiesce);
   TRY(slots_->set(region, gone));
   // Asked for while all vCPUs stand still: none may come back with TLB entries made from the old map.
-  request_flush_and_wait(context_->quiesce, nullptr);
+  request_forget(context_->quiesce);
   return {};
 }
 
