@@ -81,6 +81,7 @@ struct Format {
   Bytes (*pack)(const Bytes&);
   bool length_appended;  // by the kernel's build
 };
+std::ostream& operator<<(std::ostream& out, const Format& format) { return out << format.name; }
 
 class Payload : public testing::TestWithParam<Format> {};
 

@@ -100,6 +100,7 @@ struct Shape {
   CreateOptions options;
   bool backed = false;
 };
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << shape.name; }
 const Shape kShapes[] = {
     {"Default", {}},
     {"Tiny", {.cluster_bits = 9}},

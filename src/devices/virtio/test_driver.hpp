@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <utility>
@@ -42,6 +43,8 @@ struct Shape {
 inline std::string name_of(const Shape& shape) {
   return std::string(shape.packed ? "Packed" : "Split") + (shape.event_index ? "Event" : "") + (shape.indirect ? "Indirect" : "");
 }
+
+inline std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << name_of(shape); }
 
 inline constexpr std::array kAllShapes{Shape{false, false, false}, Shape{false, true, false}, Shape{false, false, true},
                                        Shape{false, true, true},   Shape{true, false, false}, Shape{true, true, false},

@@ -45,9 +45,12 @@ Result<> MemorySlots::check(const kvm_userspace_memory_region& region) const {
   return {};
 }
 
-Result<> MemorySlots::set(const kvm_userspace_memory_region& region, HostRange& gone) {
+Result<> MemorySlots::set(const kvm_userspace_memory_region& region) {
   TRY(check(region));
-  if (region.memory_size == 0) return remove(region.slot, gone);
+  if (region.memory_size == 0) {
+    remove(region.slot);
+    return {};
+  }
   Region& entry = regions_[region.slot];
   entry.parameters = region;
   if (!(region.flags & KVM_MEM_LOG_DIRTY_PAGES))
@@ -59,14 +62,10 @@ Result<> MemorySlots::set(const kvm_userspace_memory_region& region, HostRange& 
   return {};
 }
 
-Result<> MemorySlots::remove(uint32_t id, HostRange& gone) {
-  const kvm_userspace_memory_region old = regions_[id].parameters;
+void MemorySlots::remove(uint32_t id) {
   regions_.erase(id);
-  // Partly shown memory is reported too: dropping too many translations only costs time.
-  gone = {reinterpret_cast<uint8_t*>(old.userspace_addr), old.memory_size};
   drop_unused_areas();
   rebuild();
-  return {};
 }
 
 bool MemorySlots::shown(uint64_t host, uint64_t size) const {

@@ -21,13 +21,8 @@ class MemorySlots {
  public:
   explicit MemorySlots(PhysicalMap& map) : map_(map) {}
 
-  // KVM_SET_USER_MEMORY_REGION (EINVAL, EEXIST as os_errno). Host memory that no slot shows any more is reported through `gone`,
-  // in which the caller invalidates translated code before the memory may go away.
-  struct HostRange {
-    uint8_t* host = nullptr;
-    uint64_t size = 0;
-  };
-  [[nodiscard]] Result<> set(const kvm_userspace_memory_region& region, HostRange& gone);
+  // KVM_SET_USER_MEMORY_REGION (EINVAL, EEXIST as os_errno). The caller drops all translated code.
+  [[nodiscard]] Result<> set(const kvm_userspace_memory_region& region);
 
   // The slot's dirty bits, cleared in the same breath: the first half of KVM_GET_DIRTY_LOG. ENOENT without such a log.
   [[nodiscard]] Result<std::vector<uint64_t>> harvest(uint32_t id);
@@ -44,7 +39,7 @@ class MemorySlots {
   };
 
   [[nodiscard]] Result<> check(const kvm_userspace_memory_region& region) const;
-  [[nodiscard]] Result<> remove(uint32_t id, HostRange& gone);
+  void remove(uint32_t id);
   [[nodiscard]] bool shown(uint64_t host, uint64_t size) const;
   void cover(uint64_t start, uint64_t size);
   [[nodiscard]] std::atomic<uint8_t>* flags_of(uint64_t host) const;

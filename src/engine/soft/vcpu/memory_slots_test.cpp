@@ -15,12 +15,11 @@ kvm_userspace_memory_region region(uint32_t slot, uint64_t gpa, uint64_t pages, 
 class MemorySlotsTest : public testing::Test {
  protected:
   int set(const kvm_userspace_memory_region& r) {
-    const Result<> result = slots.set(r, gone);
+    const Result<> result = slots.set(r);
     return result ? 0 : result.error().os_errno;
   }
   PhysicalMap map;
   MemorySlots slots{map};
-  MemorySlots::HostRange gone;
 };
 
 TEST_F(MemorySlotsTest, FindsTheSlotOfEachAddressWhateverTheOrderOfCreation) {
@@ -61,8 +60,6 @@ TEST_F(MemorySlotsTest, DeletingOneAliasLeavesTheOther) {
   EXPECT_EQ(set(region(0, 0, 0, 0)), 0);
   EXPECT_EQ(map.find(0), nullptr);
   EXPECT_EQ(map.find(0x100000)->page_flags[3].load(), kPageCode);
-  EXPECT_EQ(gone.host, reinterpret_cast<uint8_t*>(kHost));
-  EXPECT_EQ(gone.size, 16 * kPage);
 }
 
 TEST_F(MemorySlotsTest, HarvestReturnsAndClearsTheBits) {

@@ -74,11 +74,10 @@ VmCore::~VmCore() {
 
 Result<> VmCore::set_user_memory_region(const kvm_userspace_memory_region& region) {
   const std::unique_lock lock(slots_mutex_);
-  MemorySlots::HostRange gone;
   const Exclusive exclusive(context_->quiesce);
   // Translations know the flags of their pages, which the new map may lay out elsewhere.
   const auto no_translator = code_invalidate_all(context_->code, context_->quiesce);
-  TRY(slots_->set(region, gone));
+  TRY(slots_->set(region));
   // Asked for while all vCPUs stand still: none may come back with TLB entries made from the old map.
   request_forget(context_->quiesce);
   return {};
