@@ -297,6 +297,42 @@ TEST(Paging, CodeIsLookedForAgainAfterCr3) {
   EXPECT_EQ(guest.regs().rdx, 9u);
   EXPECT_EQ(guest.regs().rsi, 9u);
 }
+// Two address spaces that have never been used before, with other code at the same place.
+PAYLOAD(two_spaces, 64,
+        "mov %cr4, %rax\n or $0x20000, %rax\n mov %rax, %cr4\n"
+        "mov $0x200000, %ecx\n"
+        "mov $0x10001, %edi\n mov %rdi, %cr3\n"
+        "call *%rcx\n mov %eax, %ebx\n"
+        "mov $0x18002, %edi\n mov %rdi, %cr3\n"
+        "call *%rcx\n mov %eax, %edx\n"
+        "bts $63, %rdi\n"
+        "mov $0x10001, %esi\n bts $63, %rsi\n mov %rsi, %cr3\n"
+        "call *%rcx\n mov %eax, %esi\n"
+        "mov %rdi, %cr3\n"
+        "call *%rcx\n" REPORT)
+TEST(Paging, AddressSpacesHaveCodeOfTheirOwn) {
+  constexpr uint32_t kPcid = 1u << 17;
+  const auto offered = must(system().get_supported_cpuid());
+  if (std::ranges::none_of(offered, [](const auto& entry) { return entry.function == 1 && (entry.ecx & kPcid); }))
+    GTEST_SKIP() << "the processor has no PCIDs";
+  Guest guest(Mode::Long);
+  // The second PML4, with tables of its own down to the directory's entry of 2 MiB.
+  for (uint64_t at = 0; at < 4096; at += 8) guest.write64(0x18000 + at, guest.read64(kPml4 + at));
+  for (uint64_t at = 0; at < 4096; at += 8) guest.write64(0x19000 + at, guest.read64(kPdpt + at));
+  for (uint64_t at = 0; at < 4096; at += 8) guest.write64(0x1a000 + at, guest.read64(kPdLow + at));
+  guest.write64(0x18000, 0x19000 | kP | kRw);
+  guest.write64(0x19000, 0x1a000 | kP | kRw);
+  guest.write64(0x1a008, 0x1b000 | kP | kRw);
+  guest.write64(0x1b000, 0x301000 | kP | kRw);
+  guest.load(returns(), 0x200000);
+  guest.load(returns_nine(), 0x301000);
+  guest.load(two_spaces());
+  ASSERT_TRUE(guest.run().reported);
+  EXPECT_EQ(guest.regs().rbx, 7u);
+  EXPECT_EQ(guest.regs().rdx, 9u);
+  EXPECT_EQ(guest.regs().rsi, 7u);
+  EXPECT_EQ(guest.regs().rax, 9u);
+}
 // Looking does not count as an access: a page that is not run again keeps its accessed bit as the guest has set it.
 PAYLOAD(not_accessed, 64,
         "mov $0x200000, %ecx\n call *%rcx\n"

@@ -437,7 +437,10 @@ void mmu_load_cr3(CpuState& c, bool keep) {
     index = 0;
     for (uint32_t i = 1; i < kAddressSpaces; ++i)
       if (mmu.last_use[i] < mmu.last_use[index]) index = i;
-    if (!mmu.named[index]) mmu.space[index].filled_count = TlbSpace::kListed + 1;  // zeros are no empty entries
+    if (!mmu.named[index]) {
+      mmu.space[index].filled_count = TlbSpace::kListed + 1;  // zeros are no empty entries
+      mmu.space[index].generation = ++mmu.generations;        // nor a generation of its own
+    }
     mmu.named[index] = static_cast<uint16_t>(pcid + 1);
     keep = false;
   }
