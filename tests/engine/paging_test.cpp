@@ -9,6 +9,19 @@ namespace {
 constexpr uint64_t kWp = 0x10000;
 constexpr uint64_t kSmep = 1 << 20, kSmap = 1 << 21, kCr4Pge = 0x80;
 
+#define SET_PGE "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"
+// 32-bit paging with PSE, by the directory at 0x18000.
+#define PAGING32                                       \
+  "mov $0x18000, %eax\n mov %eax, %cr3\n"              \
+  "mov %cr4, %eax\n or $0x10, %eax\n mov %eax, %cr4\n" \
+  "mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n"
+
+// Whether the processor says that it has what a bit of CPUID stands for.
+bool has_feature(uint32_t function, uint32_t kvm_cpuid_entry2::* part, uint32_t bit) {
+  const auto offered = must(system().get_supported_cpuid());
+  return std::ranges::any_of(offered, [&](const auto& entry) { return entry.function == function && (entry.*part & 1u << bit); });
+}
+
 // The page under test.
 constexpr uint64_t kPage = 0x200000;
 
@@ -215,7 +228,7 @@ TEST(Paging, InvlpgDropsCodeOfALargePage) {
 }
 // The same where the supervisor's code is global, whose large pages are kept apart from the address spaces.
 PAYLOAD(large_global_code, 64,
-        "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"
+        SET_PGE
         "mov $0x200000, %ecx\n call *%rcx\n"
         "mov $0x3ff000, %ecx\n call *%rcx\n"
         "mov %cr3, %rax\n mov %rax, %cr3\n"
@@ -255,7 +268,7 @@ TEST(Paging, InvlpgMovesCode) {
 }
 // The same function as global code, then as code of the address space, since the supervisor turned out to have code that is not global.
 PAYLOAD(moved_global_code, 64,
-        "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"
+        SET_PGE
         "mov $0x200000, %ecx\n call *%rcx\n mov %eax, %ebx\n"
         "mov $0x302000, %esi\n call *%rsi\n"  // not global
         "call *%rcx\n call *%rcx\n"
@@ -311,15 +324,11 @@ PAYLOAD(two_spaces, 64,
         "mov %rdi, %cr3\n"
         "call *%rcx\n" REPORT)
 TEST(Paging, AddressSpacesHaveCodeOfTheirOwn) {
-  constexpr uint32_t kPcid = 1u << 17;
-  const auto offered = must(system().get_supported_cpuid());
-  if (std::ranges::none_of(offered, [](const auto& entry) { return entry.function == 1 && (entry.ecx & kPcid); }))
-    GTEST_SKIP() << "the processor has no PCIDs";
+  if (!has_feature(1, &kvm_cpuid_entry2::ecx, 17)) GTEST_SKIP() << "the processor has no PCIDs";
   Guest guest(Mode::Long);
   // The second PML4, with tables of its own down to the directory's entry of 2 MiB.
-  for (uint64_t at = 0; at < 4096; at += 8) guest.write64(0x18000 + at, guest.read64(kPml4 + at));
-  for (uint64_t at = 0; at < 4096; at += 8) guest.write64(0x19000 + at, guest.read64(kPdpt + at));
-  for (uint64_t at = 0; at < 4096; at += 8) guest.write64(0x1a000 + at, guest.read64(kPdLow + at));
+  static_assert(kPdpt == kPml4 + 0x1000 && kPdLow == kPdpt + 0x1000);
+  for (uint64_t at = 0; at < 0x3000; at += 8) guest.write64(0x18000 + at, guest.read64(kPml4 + at));
   guest.write64(0x18000, 0x19000 | kP | kRw);
   guest.write64(0x19000, 0x1a000 | kP | kRw);
   guest.write64(0x1a008, 0x1b000 | kP | kRw);
@@ -354,10 +363,7 @@ PAYLOAD(huge_data, 64,
         "invlpg 0x40001000\n"
         "mov 0x40200000, %eax\n" REPORT)
 TEST(Paging, InvlpgDropsAllOfAGigabyte) {
-  constexpr uint32_t kPage1Gb = 1u << 26;
-  const auto offered = must(system().get_supported_cpuid());
-  if (std::ranges::none_of(offered, [](const auto& entry) { return entry.function == 0x80000001 && (entry.edx & kPage1Gb); }))
-    GTEST_SKIP() << "the processor has no pages of 1 GiB";
+  if (!has_feature(0x80000001, &kvm_cpuid_entry2::edx, 26)) GTEST_SKIP() << "the processor has no pages of 1 GiB";
   Guest guest(Mode::Long);
   guest.write64(kPdpt + 8, kP | kRw | kPs);
   guest.load(huge_data());
@@ -367,9 +373,7 @@ TEST(Paging, InvlpgDropsAllOfAGigabyte) {
   EXPECT_EQ(guest.frame(PF).error, 0u);
 }
 PAYLOAD(large_data32, 32,
-        "mov $0x18000, %eax\n mov %eax, %cr3\n"
-        "mov %cr4, %eax\n or $0x10, %eax\n mov %eax, %cr4\n"
-        "mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n"
+        PAGING32
         "mov 0x80201000, %ebx\n"
         "movl $0, 0x18800\n"
         "invlpg 0x80001000\n"
@@ -387,7 +391,7 @@ TEST(Paging, InvlpgDropsAllOfFourMegabytes) {
 
 // CR4.PGE: global translations outlive a load of CR3; a change of PGE drops them.
 PAYLOAD(global, 64,
-        "mov %cr4, %rax\n or $0x80, %rax\n mov %rax, %cr4\n"
+        SET_PGE
         "mov 0x200000, %ebx\n"
         "movq $0x301103, 0x14000\n"
         "mov %cr4, %rax\n and $~0x80, %rax\n mov %rax, %cr4\n"
@@ -442,9 +446,7 @@ TEST(Paging, InstructionFetchAcrossPages) {
 
 // 32-bit paging: two levels, 4 MiB pages with PSE.
 PAYLOAD(paging32, 32,
-        "mov $0x18000, %eax\n mov %eax, %cr3\n"
-        "mov %cr4, %eax\n or $0x10, %eax\n mov %eax, %cr4\n"
-        "mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n"
+        PAGING32
         "mov 0x400000, %ebx\n"    // a 4 KiB page: shows 0x300000
         "mov 0x80200000, %ecx\n"  // a 4 MiB page: shows 0x200000
         "movl $5, 0x400004\n" REPORT "mov 0x500000, %edx\n")

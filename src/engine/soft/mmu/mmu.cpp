@@ -121,18 +121,18 @@ FetchEntry fetched(const CpuState& c, uint64_t linear, const WalkResult& result)
   return {linear & kPageMask, slot ? slot->host + (gpa - slot->gpa) : nullptr, slot, gpa};
 }
 
-void keep_fetched(TlbSpace& space, const FetchEntry& found, bool user, uint64_t page_size) {
+// `code`: the space's, or the global code's.
+template <typename Pages>
+void keep_fetched(TlbSpace& space, Pages& code, const FetchEntry& found, bool user, uint64_t page_size) {
   const auto index = fetch_index(found.tag);
   FetchEntry& entry = space.fetch[user][index];
   if (entry.tag == Mmu::kNoTag) list(space, kFetchFrom + user * TlbSpace::kFetchEntries + index);
   entry = found;
-  if (page_size > kPageSize) space.large.add(large_page(space, found.tag, page_size));
-}
-
-template <typename Pages>
-void keep_code(Pages& code, TlbSpace& space, uint64_t linear, uint64_t page_size) {
-  code.small.add(linear >> 12);
-  if (page_size > kPageSize) code.large.add(large_page(space, linear, page_size));
+  code.small.add(found.tag >> 12);
+  if (page_size == kPageSize) return;
+  const uint64_t large = large_page(space, found.tag, page_size);
+  space.large.add(large);
+  code.large.add(large);
 }
 
 // The supervisor has code that is not global. What was fetched as such belongs to the address spaces from now on, as soon as it is fetched
@@ -158,13 +158,12 @@ FetchPage mmu_fetch(CpuState& c, uint64_t linear) {
   if (!found.slot) return {nullptr, nullptr, found.gpa};
   if (!user && c.global_code && !result.global) end_global_code(c);
   if (!user && c.global_code) {
-    keep_code(c.mmu->global_code, space, linear, result.page_size);
+    keep_fetched(space, c.mmu->global_code, found, user, result.page_size);
   } else {
-    keep_code(space.code, space, linear, result.page_size);
+    keep_fetched(space, space.code, found, user, result.page_size);
     if (space.code_places < TlbSpace::kCodePlaces) space.code_place[space.code_places] = {found.tag | user, found.host};
     if (space.code_places <= TlbSpace::kCodePlaces) ++space.code_places;
   }
-  keep_fetched(space, found, user, result.page_size);
   return {found.host, found.slot, found.gpa};
 }
 
@@ -307,8 +306,7 @@ bool found_again(CpuState& c, const CodePlace& place) {
   if (!result.ok) return false;
   const FetchEntry found = fetched(c, linear, result);
   if (found.host != place.host) return false;
-  keep_code(space.code, space, linear, result.page_size);
-  keep_fetched(space, found, user, result.page_size);
+  keep_fetched(space, space.code, found, user, result.page_size);
   return true;
 }
 

@@ -248,21 +248,18 @@ bool overlaps(const Block& block, const uint8_t* first, const uint8_t* last) {
   return block.second_page && block.second_page <= last && first < block.second_page + (end - page_end);
 }
 
-// Nobody enters the translation any more: its first bytes lead out of it. Links to it go back to where they ask for another.
+// Nobody enters the translation any more: its first bytes lead out of it. Its links are ended next.
 void end_tier2(CodeCache& cache, Block& block) {
   const Tier2Code& code = *block.tier2;
   auto* const body = reinterpret_cast<uint64_t*>(cache.writable + code.body);
   const uint32_t distance = code.dead - (code.body + 5);
   const uint64_t rest = __atomic_load_n(body, __ATOMIC_RELAXED) & ~uint64_t{0xff'ffff'ffff};
   __atomic_store_n(body, rest | static_cast<uint64_t>(distance) << 8 | 0xe9, __ATOMIC_RELEASE);
-  code_unlink(cache.index, block);
 }
 
 void drop(CodeCache& cache, Block* block) {
-  if (block->tier2)
-    end_tier2(cache, *block);
-  else
-    block->incoming.store(no_links(), std::memory_order_release);
+  if (block->tier2) end_tier2(cache, *block);
+  code_unlink(cache.index, *block);
   unlink(cache, *block);
   forget_in_page(cache, page_of(block->host_pc), block);
   if (block->second_page) forget_in_page(cache, block->second_page, block);

@@ -78,8 +78,8 @@ constexpr uint32_t kKeySingle = 1u << 20;     // one instruction only
 constexpr uint32_t kKeySlow = 1u << 21;       // its bounce-buffer form (implies kKeySingle)
 constexpr uint32_t kKeyUngrouped = 1u << 22;  // second tier: one access a look-up
 
-// Counts as it stands while both generations do and the block has not ended. After a flush of the TLB it still says which translation it
-// was, should the page be found at the same place again.
+// Counts while its generation does (code_generation_of), nothing was reset and the block has not ended. With another generation it still
+// says which translation it was, should the page be found at the same place again.
 struct JumpCacheEntry {
   uint64_t linear, mmu_generation;
   Block* block;
