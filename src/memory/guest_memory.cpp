@@ -56,6 +56,7 @@ std::span<std::byte> GuestMemory::span(uint64_t gpa, uint64_t length) const {
 }
 
 bool GuestMemory::read(uint64_t gpa, std::span<std::byte> into) const {
+  if (into.empty()) return true;  // its data() may be null, which memcpy() does not take even for a length of 0 (C17, 7.24.1)
   const auto from = span(gpa, into.size());
   if (from.size() != into.size()) return false;
   std::memcpy(into.data(), from.data(), into.size());
@@ -63,6 +64,7 @@ bool GuestMemory::read(uint64_t gpa, std::span<std::byte> into) const {
 }
 
 bool GuestMemory::write(uint64_t gpa, std::span<const std::byte> from) {
+  if (from.empty()) return true;
   const auto into = span(gpa, from.size());
   if (into.size() != from.size()) return false;
   begin_write(gpa, from.size());
@@ -72,6 +74,7 @@ bool GuestMemory::write(uint64_t gpa, std::span<const std::byte> from) {
 }
 
 bool GuestMemory::fill(uint64_t gpa, std::byte value, uint64_t length) {
+  if (length == 0) return true;
   const auto into = span(gpa, length);
   if (into.size() != length) return false;
   begin_write(gpa, length);

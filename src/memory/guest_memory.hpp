@@ -42,7 +42,7 @@ class GuestMemory {
   // For reading, or for writing between begin_write() and commit_write().
   [[nodiscard]] std::span<std::byte> span(uint64_t gpa, uint64_t length) const;
 
-  // False (and nothing done) if any byte of the range is not RAM.
+  // False (and nothing done) if any byte of the range is not RAM. A range of no bytes is everywhere.
   [[nodiscard]] bool read(uint64_t gpa, std::span<std::byte> into) const;
   [[nodiscard]] bool write(uint64_t gpa, std::span<const std::byte> from);
   [[nodiscard]] bool fill(uint64_t gpa, std::byte value, uint64_t length);

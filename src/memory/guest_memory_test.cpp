@@ -43,6 +43,19 @@ TEST(GuestMemory, RangesThatLeaveRamAreRefusedWhole) {
   EXPECT_TRUE(memory->span(0x20000, 1).empty());
 }
 
+// What a device moves when a descriptor's length is 0; UBSan watches the null pointer of the empty span.
+TEST(GuestMemory, NothingIsMovedFromAndToAnywhere) {
+  auto memory = two_ranges();
+  Recorder recorder;
+  memory->set_observer(&recorder);
+  for (const uint64_t address : {uint64_t{0x1000}, uint64_t{0x10000}, uint64_t{0x20000}, UINT64_MAX}) {
+    EXPECT_TRUE(memory->read(address, {}));
+    EXPECT_TRUE(memory->write(address, {}));
+    EXPECT_TRUE(memory->fill(address, std::byte{0xff}, 0));
+  }
+  EXPECT_TRUE(recorder.begun.empty());
+}
+
 TEST(GuestMemory, UnsortedOrUnalignedRangesAreRefused) {
   EXPECT_FALSE(GuestMemory::create({{0x2000, 0x1000}, {0, 0x1000}}).has_value());
   EXPECT_FALSE(GuestMemory::create({{0x10, 0x1000}}).has_value());
