@@ -1,7 +1,12 @@
 #include "machine/drive.hpp"
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "base/log.hpp"
 #include "devices/floppy/format.hpp"
+#include "machine/cd_image.hpp"
 
 namespace lodge::machine {
 
@@ -20,6 +25,7 @@ Result<> Drive::open_image() {
   auto node = TRY(thread_->call([&] { return block::open_image(thread_->context(), config_.file, options); }));
   node_ = std::move(node);
   const uint64_t size = node_->size();
+  if (config_.media == Media::Optical && config_.check) TRY(check_cd());
   if (size < block::kSector) return fail(ErrorKind::Usage, "{}: a disk has at least {} bytes", config_.file, block::kSector);
   if (config_.media == Media::Floppy && size > devices::floppy::kMostSectors * block::kSector)
     return fail(ErrorKind::Usage, "{}: a floppy disk has at most {} KiB: is it a disk or a CD?", config_.file,
@@ -30,11 +36,33 @@ Result<> Drive::open_image() {
   return {};
 }
 
+Result<> Drive::check_cd() {
+  std::vector<std::byte> begin(std::min(node_->size(), kCdImageBegin));
+  TRY(thread_->call([&] { return block::read(*node_, 0, begin.data(), begin.size()); }));
+  if (const auto why = no_cd_image(begin))
+    return fail(
+        ErrorKind::Usage,
+        "{0}: is no image of a CD or DVD: {1}. If the guest shall have it as one all the same: --drive file={0},media=cdrom,check=off",
+        config_.file, *why);
+  if (const uint64_t volume = cd_volume_bytes(begin); volume > node_->size())
+    log::warning("{}: has {} bytes, the file system on it {}: it may be cut off; see to it that it came whole", config_.file, node_->size(),
+                 volume);
+  return {};
+}
+
 Result<> Drive::insert(const std::string& file) {
-  take_out();
-  config_.file = file;
+  // The old image first lets go of its file, which may be the same one.
+  std::string old = std::exchange(config_.file, file);
+  close();
   const Result<> opened = open_image();
-  if (!opened) take_out();
+  if (opened) return {};
+  close();
+  config_.file = std::move(old);
+  if (config_.file.empty()) return opened;
+  if (const Result<> again = open_image(); !again) {
+    log::error("{}", again.error().message);
+    take_out();
+  }
   return opened;
 }
 
@@ -42,6 +70,10 @@ Drive::~Drive() { take_out(); }
 
 void Drive::take_out() {
   config_.file.clear();
+  close();
+}
+
+void Drive::close() {
   if (!node_) return;
   if (disk_) thread_->call([this] { return disk_->settle(); });
   if (const auto closed = thread_->call([this] { return node_->close(); }); !closed) log::error("{}", closed.error().message);

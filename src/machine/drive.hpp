@@ -26,6 +26,7 @@ struct DriveConfig {
   std::string file;  // empty: a drive without its CD or floppy disk
   DriveInterface interface = DriveInterface::Automatic;
   Media media = Media::Disk;
+  bool check = true;    // of a CD: only with a file system of CDs on it
   unsigned place = 0;   // at the machine's controller
   unsigned number = 0;  // of all drives, in their order
   block::ImageOptions image;
@@ -52,13 +53,16 @@ class Drive {
   [[nodiscard]] devices::storage::Disk& disk() const { return *disk_; }
   [[nodiscard]] devices::storage::Disk* medium() const { return disk_.get(); }
 
-  // Another medium for a drive for CDs or floppy disks; no controller uses the old one any more. With an error the drive is empty.
+  // Another medium for a drive for CDs or floppy disks; no controller uses the old one any more. With an error the old one is in it again,
+  // if that can be.
   [[nodiscard]] Result<> insert(const std::string& file);
   void take_out();
 
  private:
   Drive(const DriveConfig& config, unsigned number) : config_(config), number_(number) {}
   [[nodiscard]] Result<> open_image();
+  [[nodiscard]] Result<> check_cd();
+  void close();
   DriveConfig config_;
   const unsigned number_;
   std::unique_ptr<devices::IoThread> thread_;

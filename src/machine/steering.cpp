@@ -64,26 +64,28 @@ Result<Drive*> Steering::removable(const std::string& name) const {
   return fail(ErrorKind::NotFound, "the machine has no drive '{}': there is {}", name, names);
 }
 
-Result<> Steering::eject(const std::string& name, bool force) {
+Result<Drive*> Steering::unload(const std::string& name, bool force) {
   Drive* const drive = TRY(removable(name));
-  if (auto* const inside = machine_ ? machine_->optical(*drive) : nullptr) {
-    if (inside->tray().locked && !force) {
-      inside->press_button();
-      return fail(ErrorKind::Usage, "the guest has locked the drive {}; it has been asked to let go of the medium: try again, or force it",
-                  name);
-    }
-    machine_->put_medium(*drive, nullptr);
+  if (!machine_) return drive;
+  if (auto* const inside = machine_->optical(*drive); inside && inside->tray().locked && !force) {
+    inside->press_button();
+    return fail(ErrorKind::Usage, "the guest has locked the drive {}; it has been asked to let go of the medium: try again, or force it",
+                name);
   }
-  drive->take_out();
+  machine_->put_medium(*drive, nullptr);
+  return drive;
+}
+
+Result<> Steering::eject(const std::string& name, bool force) {
+  TRY(unload(name, force))->take_out();
   return {};
 }
 
 Result<> Steering::insert(const std::string& name, const std::string& file, bool force) {
-  Drive* const drive = TRY(removable(name));
-  TRY(eject(name, force));
-  TRY(drive->insert(file));
+  Drive* const drive = TRY(unload(name, force));
+  Result<> inserted = drive->insert(file);
   if (machine_) machine_->put_medium(*drive, drive->medium());
-  return {};
+  return inserted;
 }
 
 Result<> Steering::attach_console(Fd peer) {

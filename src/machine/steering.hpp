@@ -50,6 +50,8 @@ class Steering final : public monitor::Target {
 
  private:
   [[nodiscard]] Result<Drive*> removable(const std::string& name) const;
+  // The same, whose medium no controller uses any more; refused where the guest has locked it in.
+  [[nodiscard]] Result<Drive*> unload(const std::string& name, bool force);
   // All of them with their names.
   [[nodiscard]] std::vector<std::pair<std::string, Drive*>> removables() const;
   const Config& config_;

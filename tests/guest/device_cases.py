@@ -32,6 +32,12 @@ def noise(size, seed):
     return b"".join(hashlib.sha512(f"{seed} {block}".encode()).digest() for block in range(size // 64))
 
 
+def disc(size, seed):
+    """The same as the image of a CD: by the first volume descriptor, which says nothing but that it is one (ECMA-119, 8.1)."""
+    content = noise(size, seed)
+    return content[:16 * 2048] + b"\1CD001\1".ljust(2048, b"\0") + content[17 * 2048:]
+
+
 def read_file(path, offset, size):
     with open(path, "rb") as stream:
         stream.seek(offset)

@@ -33,6 +33,12 @@ def check(condition, message):
         raise ConsoleError(message)
 
 
+def lodge(bench, *arguments):
+    """A command of the program's that ends by itself."""
+    return subprocess.run([bench.options.lodge, *arguments], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+                          stdin=subprocess.DEVNULL)
+
+
 class Bench:
     """What every case needs: the program, the kernels, a folder for its own files."""
 

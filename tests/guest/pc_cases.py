@@ -7,9 +7,9 @@ import subprocess
 
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
-from device_cases import MIB, check_digest, free_port, image_tool, network_works, no_complaints, noise, read_file, web_server
+from device_cases import MIB, check_digest, disc, free_port, image_tool, network_works, no_complaints, noise, read_file, web_server
 from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, grub_cd, guest_image,
-                     power_off, reach_prompt)
+                     lodge, power_off, reach_prompt)
 from grub_cd import BIOS, UEFI
 
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -377,8 +377,11 @@ def floppy(bench):
             check(read_file(disks[size], 3 * 16384, 16384) == written, "the image lost what was written")
             if number == 0:
                 other = noise(size, 9)
-                for command in (["eject", "pc-test", "floppy0"], ["insert", "pc-test", bench.path("other.img", other), "floppy0"]):
-                    subprocess.run([bench.options.lodge, *command], check=True, timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL)
+                out = lodge(bench, "eject", "pc-test", "floppy0")
+                check(out.returncode == 0, out.stderr)
+                answer(guest, "! head -c 512 /dev/fd0")
+                put = lodge(bench, "insert", "pc-test", bench.path("other.img", other), "floppy0")
+                check(put.returncode == 0, put.stderr)
                 check_digest(guest, "cat /dev/fd0", other, "the other disk reads otherwise")
             no_complaints(guest)
             power_off(guest)
@@ -414,12 +417,14 @@ def e1000(bench):
 
 @case
 def pc_nothing_boots(bench):
-    """Empty disks, and a firmware that is none: the guest's firmware says the first, Lodge the second."""
-    disk, cd = bench.path("empty", bytes(MIB)), bench.path("empty.iso", bytes(MIB))
+    """Disks with nothing to boot, and firmware and CDs that are none: the guest's firmware says the first, Lodge the rest."""
+    disk, cd = bench.path("empty", bytes(MIB)), bench.path("nothing.iso", disc(MIB, 11))
     with Console(pc_command(bench, "--drive", f"file={disk},format=raw", "--cdrom", cd)) as guest:
         guest.expect("No bootable device", BOOT_SECONDS)
         check(READY not in guest.output and PROMPT not in guest.output, "something booted")
-    for arguments, words in ((["--firmware", disk, disk], "no code"), (["--firmware", bench.path("none"), disk], "cannot read it"),
+    page = bench.path("page.iso", b"<!DOCTYPE html>\n<title>404</title>\n")
+    for arguments, words in ((["--cdrom", disk], "neither ISO 9660 nor UDF"), (["--cdrom", page], "a web page"),
+                             (["--cdrom", bench.path("odd.iso", b"x" * 700)], "only 700 bytes"), (["--firmware", disk, disk], "no code"), (["--firmware", bench.path("none"), disk], "cannot read it"),
                              (["--firmware", bench.path("short", b"x"), disk], "1 bytes")):
         run = subprocess.run(pc_command(bench, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
                              stdin=subprocess.DEVNULL)

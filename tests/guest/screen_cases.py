@@ -11,18 +11,13 @@ import time
 import urllib.request
 
 from harness import (BOOT_SECONDS, COMMAND_SECONDS, END_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, guest_image,
-                     power_off, reach_prompt)
-from device_cases import check_digest, no_complaints, noise
+                     lodge, power_off, reach_prompt)
+from device_cases import check_digest, disc, no_complaints
 from pc_cases import MIB, boot_cd, pc_command, wait_for_drives
 from screen import Remote
 
 NAME = "pc-test"
 INSTALLER = "/usr/lib/debian-installer/images/12/{0}/text/debian-installer/{0}"
-
-
-def lodge(bench, *arguments):
-    return subprocess.run([bench.options.lodge, *arguments], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-                          stdin=subprocess.DEVNULL)
 
 
 @case
@@ -74,7 +69,7 @@ def screen_linux(bench):
 @case
 def cd_changed(bench):
     """The CD is taken out and another one put in while Linux runs, which locks the drive while it uses the disc."""
-    first, second = noise(MIB, 6), noise(2 * MIB, 7)
+    first, second = disc(MIB, 6), disc(2 * MIB, 7)
     with linux_with_screen(bench, "--net", "none") as (guest, remote):
         wait_for_drives(guest, ("/dev/sr0",))
         answer(guest, "mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd && cat /cd/boot/grub/grub.cfg")
@@ -89,6 +84,9 @@ def cd_changed(bench):
             check(answer(guest, "cat /sys/block/sr0/size") == str(len(content) // 512), "the disc has another size")
         missing = lodge(bench, "insert", NAME, bench.path("none.iso"))
         check(missing.returncode == 2 and "none.iso" in missing.stderr, f"a file that is not there: {missing.stderr}")
+        none = lodge(bench, "insert", NAME, bench.path("image.iso.xz", b"\xfd7zXZ\0" + bytes(100)))
+        check(none.returncode == 2 and "it is packed" in none.stderr, f"a file that is no CD: {none.stderr}")
+        check_digest(guest, f"head -c {len(content)} /dev/sr0", content, "the disc of before is not in the drive again")
         other = lodge(bench, "eject", NAME, "cd1")
         check(other.returncode == 2 and "there is cd0" in other.stderr, f"a drive that is not there: {other.stderr}")
         no_complaints(guest)

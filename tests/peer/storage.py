@@ -59,7 +59,7 @@ class Channel:
 def ide_machine(folder):
     disk, cd = image(folder, "disk", DISK_SECTORS * SECTOR, 1), image(folder, "cd.iso", 64 * CD_SECTOR, 2)
     copies = [image(folder, "disk.peer", DISK_SECTORS * SECTOR, 1), image(folder, "cd.peer", 64 * CD_SECTOR, 2)]
-    return {"ours": ["--drive", f"file={disk},format=raw", "--cdrom", cd],
+    return {"ours": ["--drive", f"file={disk},format=raw", "--drive", f"file={cd},media=cdrom,check=off"],
             "theirs": ["-drive", f"file={copies[0]},format=raw,if=ide,index=0", "-drive", f"file={copies[1]},format=raw,if=ide,media=cdrom,index=2"]}
 
 

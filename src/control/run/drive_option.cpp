@@ -97,6 +97,8 @@ constexpr auto kSettings = std::to_array<Row>({
        drive.media = value == "cdrom" ? machine::Media::Optical : value == "floppy" ? machine::Media::Floppy : machine::Media::Disk;
        return {};
      }},
+    {"check", "on|off", "with media=cdrom: only images with a file system of CDs on them, ISO 9660 or UDF (default on)",
+     [](DriveConfig& drive, std::string_view value) { return set_switch(drive.check, value); }},
 });
 
 }  // namespace
@@ -106,6 +108,8 @@ Result<DriveConfig> parse_drive(std::string_view text) {
   const std::vector<Setting> settings = split_settings(text);
   TRY(apply_settings(std::span<const Row>(kSettings), std::span<const Setting>(settings), drive, "file=NAME"));
   if (drive.file.empty()) return fail(ErrorKind::Usage, "no image given: file=NAME is missing");
+  if (!drive.check && drive.media != machine::Media::Optical)
+    return fail(ErrorKind::Usage, "check=off is of CDs: give media=cdrom as well, or leave it out");
   if (drive.image.snapshot && drive.disk.read_only)
     return fail(ErrorKind::Usage, "snapshot=on and readonly=on do not go together: give one of them");
   return drive;

@@ -154,6 +154,12 @@ TEST(RunOptions, TheQ35MachineHasSixPlacesOnSata) {
   EXPECT_NE(refusal({"--machine", "q35", "1", "2", "3", "4", "5", "6", "7"}).find("SATA has places for 6 drives"), std::string::npos);
 }
 
+TEST(RunOptions, OnlyCdsAreCheckedForAFileSystem) {
+  EXPECT_TRUE(parse({"--cdrom", "cd.iso"}).drives[0].check);
+  EXPECT_FALSE(parse({"--drive", "file=cd,media=cdrom,check=off"}).drives[0].check);
+  EXPECT_NE(refusal({"--drive", "file=a,check=off"}).find("media=cdrom"), std::string::npos);
+}
+
 TEST(RunOptions, FloppyDrives) {
   const auto parsed = parse_run_options(Arguments{"--floppy", "a.img", "--drive", "file=b.img,media=floppy"});
   ASSERT_TRUE(parsed) << parsed.error().message;
