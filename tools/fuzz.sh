@@ -2,7 +2,7 @@
 # Runs the fuzz targets: Clang's libFuzzer with AddressSanitizer and UBSan.
 #
 #   tools/fuzz.sh [SECONDS [TARGET...]]    each target for so long (default 60), several at once as there are processors
-#   tools/fuzz.sh --run FOLDER TARGET OPTION...    one that is built, with options of libFuzzer's own, the same inputs each time
+#   tools/fuzz.sh --run FOLDER TARGET OPTION...    one that is built, with options of libFuzzer's own, so that it repeats
 #
 # Inputs that crash it stand in build-sanitize/findings/TARGET. Give such a file to build-sanitize/fuzz/fuzz_TARGET to see it again; when
 # it is mended, it belongs into tests/fuzz/corpus/TARGET.
@@ -28,7 +28,8 @@ run() {
 
 # repeat FOLDER TARGET OPTION...: a run that can be repeated. With a given seed libFuzzer still goes by the order in which the file system
 # lists the corpus, by the clock (when it reads its own findings again) and by what the code compares, addresses among it; those depend on
-# where the kernel puts things, and of the stack on the length of arguments and environment.
+# where the kernel puts things, and of the stack on the length of arguments and environment. What remains is the timing of threads: disks have
+# theirs, so that ahci, floppy, ide and virtio_device come to cover one thing or another first.
 repeat() {
     local folder=$1 target=$2 fixed=() inputs
     shift 2
