@@ -22,6 +22,11 @@ namespace lodge::machine {
 
 namespace {
 
+// Requests that wait for the host's storage must keep neither the machine nor the medium where it is.
+void give_up(devices::storage::Disk& disk) {
+  disk.thread().post([&disk] { disk.set_giving_up(true); });
+}
+
 // Slots behind those of main memory.
 constexpr uint32_t kVideoSlot = FirmwareMemory::kSlots, kVariablesSlot = kVideoSlot + VideoMemory::kSlots,
                    kHighAreaSlot = kVariablesSlot + 1;
@@ -352,7 +357,10 @@ devices::ata::OpticalDrive* Machine::optical(const Drive& drive) {
 }
 
 void Machine::put_medium(Drive& drive, devices::storage::Disk* medium) {
-  if (medium) connect_disk(*medium);
+  if (medium)
+    connect_disk(*medium);
+  else if (drive.medium())
+    give_up(*drive.medium());
   if (drive.config().media == Media::Floppy)
     pc_->floppy()->set_medium(drive.config().place, medium);
   else if (devices::ata::OpticalDrive* const inside = optical(drive))
@@ -362,7 +370,7 @@ void Machine::put_medium(Drive& drive, devices::storage::Disk* medium) {
 // Their threads use guest memory and interrupt until this has returned.
 void Machine::stop_devices() {
   for (const auto& drive : parts_.peripherals.drives())
-    if (auto* const disk = drive->medium()) disk->thread().post([disk] { disk->set_giving_up(true); });
+    if (drive->medium()) give_up(*drive->medium());
   if (pc_ && pc_->ata()) pc_->ata()->shut_down();
   if (pc_ && pc_->floppy()) pc_->floppy()->shut_down();
   for (const auto& transport : virtio_) transport->shut_down();

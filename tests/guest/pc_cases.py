@@ -7,7 +7,7 @@ import subprocess
 
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
-from device_cases import MIB, check_digest, disc, free_port, image_tool, network_works, no_complaints, noise, read_file, web_server
+from device_cases import MIB, check_digest, disc, free_port, image_tool, namespaces, network_works, no_complaints, noise, read_file, web_server
 from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, grub_cd, guest_image,
                      lodge, power_off, reach_prompt)
 from grub_cd import BIOS, UEFI
@@ -385,6 +385,27 @@ def floppy(bench):
                 check_digest(guest, "cat /dev/fd0", other, "the other disk reads otherwise")
             no_complaints(guest)
             power_off(guest)
+
+
+@case
+def floppy_without_space(bench):
+    """A disk whose image finds no space is taken out of the machine that stands still for it, which then goes on."""
+    folder = bench.flavour_folder("amd64")
+    initrd, small = bench.path("initrd"), bench.path("small")
+    guest_image.flavour_image(folder, pc=True, unloaded=["floppy"]).write(initrd)
+    cd = boot_cd(bench, os.path.join(folder, "vmlinuz"), initrd, "console=ttyS0")
+    os.mkdir(small)
+    setup = f"mount -t tmpfs -o size=256K none {small} && truncate -s 1440K {small}/disk.img && exec \"$@\""
+    with Console([*namespaces("mount"), "sh", "-c", setup, "sh", *pc_command(bench, "--cdrom", cd, "--floppy", f"{small}/disk.img")]) as guest:
+        reach_prompt(guest)
+        answer(guest, "insmod /floppy.ko && until [ -b /dev/fd0 ]; do sleep 0.1; done")
+        guest.type("dd if=/dev/zero of=/dev/fd0 bs=16k count=40 conv=fsync; echo went-on | tr a-z A-Z\n")
+        guest.expect(r"lodge: warning: .*disk\.img.*the guest stands still", COMMAND_SECONDS)
+        out = lodge(bench, "eject", "pc-test", "floppy0")
+        check(out.returncode == 0, out.stderr)
+        guest.expect("WENT-ON", COMMAND_SECONDS)
+        answer(guest, "! head -c 512 /dev/fd0")
+        power_off(guest)
 
 
 @case
