@@ -255,12 +255,15 @@ def remote_bad_input(bench):
 class Browser:
     """A headless Chromium by WebDriver (W3C), whose requests are HTTP and JSON."""
 
-    def __init__(self):
+    def __init__(self, folder):
         program = shutil.which("chromedriver")
         if not program:
             raise Skip("no chromedriver: install chromium-driver")
-        self.process = subprocess.Popen([program, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.port = None
+        self.folder = folder
+        os.mkdir(folder)
+        self.process = subprocess.Popen([program, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        env={**os.environ, "TMPDIR": folder})
+        self.port = self.session = None
         for line in self.process.stdout:
             found = re.search(r"started successfully on port (\d+)", line)
             if found:
@@ -270,9 +273,9 @@ class Browser:
         options = {"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,950"]}
         self.session = self.call("/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})["sessionId"]
 
-    def call(self, path, body=None):
+    def call(self, path, body=None, method=None):
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=None if body is None else json.dumps(body).encode(),
-                                         headers={"Content-Type": "application/json"})
+                                         headers={"Content-Type": "application/json"}, method=method)
         with urllib.request.urlopen(request, timeout=COMMAND_SECONDS) as response:
             return json.load(response)["value"]
 
@@ -287,9 +290,27 @@ class Browser:
             {"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]}]})
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        # The driver has to end the browser, whose processes are nobody's children; they may write into its folder until they have gone.
+        try:
+            if self.session:
+                self.call(f"/session/{self.session}", method="DELETE")
+                self.call("/shutdown")
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while any(self.folder.encode() in read_command_line(process) for process in os.listdir("/proc") if process.isdigit()):
+            check(time.monotonic() < deadline, "the browser does not end")
+            time.sleep(0.05)
+
+
+def read_command_line(process):
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as stream:
+            return stream.read()
+    except OSError:  # it has gone
+        return b""
 
 
 @case
@@ -299,7 +320,7 @@ def browser(bench):
         url = re.search(r"the screen of pc-test is at (\S+)", guest.output).group(1)
         answer(guest, "printf '\\033c\\033[?25l' >/dev/tty1; echo seen in a browser >/dev/tty1")
         remote.wait_for_text("seen in a browser", COMMAND_SECONDS)
-        page = Browser()
+        page = Browser(bench.path("browser"))
         try:
             page.open(url)
             # The canvas has the screen's own dots, whatever it is scaled to.
