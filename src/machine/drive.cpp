@@ -40,10 +40,10 @@ Result<> Drive::check_cd() {
   std::vector<std::byte> begin(std::min(node_->size(), kCdImageBegin));
   TRY(thread_->call([&] { return block::read(*node_, 0, begin.data(), begin.size()); }));
   if (const auto why = no_cd_image(begin))
-    return fail(
-        ErrorKind::Usage,
-        "{0}: is no image of a CD or DVD: {1}. If the guest shall have it as one all the same: --drive file={0},media=cdrom,check=off",
-        config_.file, *why);
+    return fail(ErrorKind::Usage,
+                "{0}: is no image of a CD or DVD: {1}. If the guest shall have it as one all the same, start the machine with --drive "
+                "file={0},media=cdrom,check=off",
+                config_.file, *why);
   if (const uint64_t volume = cd_volume_bytes(begin); volume > node_->size())
     log::warning("{}: has {} bytes, the file system on it {}: it may be cut off; see to it that it came whole", config_.file, node_->size(),
                  volume);
