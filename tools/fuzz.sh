@@ -40,8 +40,9 @@ repeat() {
     if setarch -R true 2>/dev/null; then fixed=(setarch -R); fi
     cd "$folder"
     printf '%s,' "${inputs[@]}" | sed 's/,$//' >"fuzz-work/$target.inputs"
-    env -i ASAN_OPTIONS="${ASAN_OPTIONS:-}" UBSAN_OPTIONS="${UBSAN_OPTIONS:-}" "${fixed[@]}" "fuzz/fuzz_$target" "${options[@]}" -reload=0 \
-        -artifact_prefix="findings/$target/" "$@" -seed_inputs="@fuzz-work/$target.inputs" "fuzz-work/$target"
+    # The sanitizers look for their symbolizer in PATH.
+    env -i PATH=/usr/bin:/bin ASAN_OPTIONS="${ASAN_OPTIONS:-}" UBSAN_OPTIONS="${UBSAN_OPTIONS:-}" \
+        "${fixed[@]}" "fuzz/fuzz_$target" "${options[@]}" -reload=0 -artifact_prefix="findings/$target/" "$@" -seed_inputs="@fuzz-work/$target.inputs" "fuzz-work/$target"
 }
 
 if [[ ${1:-} == --run ]]; then

@@ -445,7 +445,8 @@ def pc_nothing_boots(bench):
         check(READY not in guest.output and PROMPT not in guest.output, "something booted")
     page = bench.path("page.iso", b"<!DOCTYPE html>\n<title>404</title>\n")
     for arguments, words in ((["--cdrom", disk], "neither ISO 9660 nor UDF"), (["--cdrom", page], "a web page"),
-                             (["--cdrom", bench.path("odd.iso", b"x" * 700)], "only 700 bytes"), (["--firmware", disk, disk], "no code"), (["--firmware", bench.path("none"), disk], "cannot read it"),
+                             (["--cdrom", bench.path("odd.iso", b"x" * 700)], "only 700 bytes"),
+                             (["--firmware", disk, disk], "no code"), (["--firmware", bench.path("none"), disk], "cannot read it"),
                              (["--firmware", bench.path("short", b"x"), disk], "1 bytes")):
         run = subprocess.run(pc_command(bench, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
                              stdin=subprocess.DEVNULL)
