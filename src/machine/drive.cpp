@@ -37,7 +37,7 @@ Result<> Drive::open_image() {
 }
 
 Result<> Drive::check_cd() {
-  std::vector<std::byte> begin(std::min(node_->size(), kCdImageBegin));
+  std::vector<uint8_t> begin(std::min(node_->size(), kCdImageBegin));
   TRY(thread_->call([&] { return block::read(*node_, 0, begin.data(), begin.size()); }));
   if (const auto why = no_cd_image(begin))
     return fail(ErrorKind::Usage,

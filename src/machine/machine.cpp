@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/load_little.hpp"
 #include "base/log.hpp"
 #include "devices/ata/hard_disk.hpp"
 #include "devices/ata/optical_drive.hpp"
@@ -50,12 +51,6 @@ Result<> place_bios_data(memory::GuestMemory& memory) {
 uint64_t processor_signature(std::span<const kvm_cpuid_entry2> leaves) {
   const auto leaf = std::ranges::find(leaves, 1u, &kvm_cpuid_entry2::function);
   return leaf == leaves.end() ? 0 : uint64_t{leaf->edx} << 32 | leaf->eax;
-}
-
-uint64_t load_little(const uint8_t* at, unsigned size) {
-  uint64_t value = 0;
-  std::memcpy(&value, at, size);
-  return value;
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <memory>
 
+#include "base/load_little.hpp"
+
 namespace lodge::machine {
 
 namespace {
@@ -21,8 +23,6 @@ constexpr size_t kChunk = size_t{4} << 20;
 bool starts_with(Bytes bytes, std::initializer_list<uint8_t> magic) {
   return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
 }
-
-uint32_t little32(const uint8_t* at) { return at[0] | at[1] << 8 | at[2] << 16 | static_cast<uint32_t>(at[3]) << 24; }
 
 std::unexpected<Error> damaged(Compression format) {
   return fail(ErrorKind::Usage, "the compressed kernel ({}) is damaged or cut short", name_of(format));
@@ -105,7 +105,7 @@ Result<std::vector<uint8_t>> unpack_lz4(Bytes in, uint64_t limit) {
   std::vector<uint8_t> out;
   size_t at = 4;
   while (in.size() - at >= 4) {
-    const uint32_t packed = little32(in.data() + at);
+    const auto packed = static_cast<uint32_t>(load_little(in.data() + at, 4));
     // What is left may be the four bytes of length that the kernel's build appends.
     if (in.size() - at == 4) break;
     at += 4;
