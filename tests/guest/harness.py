@@ -33,10 +33,13 @@ def check(condition, message):
         raise ConsoleError(message)
 
 
+def ended(command, seconds=COMMAND_SECONDS):
+    """A command that ends by itself, when it has."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
+
+
 def lodge(bench, *arguments):
-    """A command of the program's that ends by itself."""
-    return subprocess.run([bench.options.lodge, *arguments], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-                          stdin=subprocess.DEVNULL)
+    return ended([bench.options.lodge, *arguments])
 
 
 class Bench:

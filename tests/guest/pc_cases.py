@@ -8,8 +8,8 @@ import subprocess
 from debian_cases import Debian, log_in
 from debian_cases import power_off as power_off_debian
 from device_cases import MIB, check_digest, disc, free_port, image_tool, namespaces, network_works, no_complaints, noise, read_file, web_server
-from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, grub_cd, guest_image,
-                     lodge, power_off, reach_prompt)
+from harness import (BOOT_SECONDS, COMMAND_SECONDS, PROMPT, READY, Console, ConsoleError, Skip, answer, case, check, ended, grub_cd,
+                     guest_image, lodge, power_off, reach_prompt)
 from grub_cd import BIOS, UEFI
 
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -162,8 +162,7 @@ def uefi_kernel(bench):
         check(said.split("\n")[0].strip() == "Lodge" and "PC (" in said, f"SMBIOS says {said}")
         no_complaints(guest)
         power_off(guest)
-    no_program = subprocess.run(pc_command(bench, "--firmware", "uefi", "--kernel", initrd), capture_output=True, text=True,
-                                timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    no_program = ended(pc_command(bench, "--firmware", "uefi", "--kernel", initrd))
     check(no_program.returncode == 2 and "no EFI program" in no_program.stderr, f"{no_program.returncode} {no_program.stderr}")
 
 
@@ -190,8 +189,7 @@ def boot_order(bench):
             guest.expect(r"iPXE (?s:.*)10\.0\.2\.15", BOOT_SECONDS)
     with Console(pc_command(bench, *cds, "--boot", "menu")) as guest:
         guest.expect("ESC for boot menu", BOOT_SECONDS)
-    refused = subprocess.run(pc_command(bench, *cds, "--boot", "cd2"), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-                             stdin=subprocess.DEVNULL)
+    refused = ended(pc_command(bench, *cds, "--boot", "cd2"))
     check(refused.returncode == 2 and "cd2" in refused.stderr, f"{refused.returncode} {refused.stderr}")
 
 
@@ -231,7 +229,7 @@ def bios_kernel(bench):
         power_off(guest)
     for arguments, words in (("--kernel", disk), "neither"), (("--kernel", kernel, "--initrd", bench.path("none")), "none"), \
             (("--kernel", kernel, "--append", "x" * 5000), "--append"):
-        run = subprocess.run(pc_command(bench, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL)
+        run = ended(pc_command(bench, *arguments))
         check(run.returncode == 2 and words in run.stderr, f"{arguments}: {run.returncode} {run.stderr}")
 
 
@@ -279,9 +277,8 @@ def multiboot(bench):
                     ["gzip", "-kf", made]):
         subprocess.run(command, check=True, timeout=COMMAND_SECONDS)
     module, said = bench.path("module", noise(MIB, 11)), bench.path("said")
-    run = subprocess.run(pc_command(bench, "--kernel", f"{made}.gz", "--initrd", f"{module} with words", "--append", "some words", "--serial", "null",
-                                    "--debug-exit", "--debug-console", f"file:{said}", memory="64M"), capture_output=True, text=True,
-                         timeout=BOOT_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    run = ended(pc_command(bench, "--kernel", f"{made}.gz", "--initrd", f"{module} with words", "--append", "some words", "--serial", "null",
+                           "--debug-exit", "--debug-console", f"file:{said}", memory="64M"), BOOT_SECONDS)
     check(run.returncode == 2 * 0x2a + 1, f"exit code {run.returncode}\n{run.stderr}")
     answers = read_file(said, 0, -1)
     answers = answers[answers.index(struct.pack("<I", 0x2badb002)) + 4:]  # behind SeaBIOS's own words
@@ -328,8 +325,7 @@ def root_ports(bench):
     for arguments, words in ((["--drive", f"file={disk},if=virtio,port=7"], "1 to 6"), (["--drive", f"file={disk},port=1"], "if=virtio"),
                              (["--machine", "pc", "--drive", f"file={disk},if=virtio,port=1"], "q35")):
         machine = [] if "--machine" in arguments else ["--machine", "q35"]
-        refused = subprocess.run(pc_command(bench, *machine, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-                                 stdin=subprocess.DEVNULL)
+        refused = ended(pc_command(bench, *machine, *arguments))
         check(refused.returncode == 2 and words in refused.stderr, f"{arguments}: {refused.returncode} {refused.stderr}")
 
 
@@ -448,6 +444,5 @@ def pc_nothing_boots(bench):
                              (["--cdrom", bench.path("odd.iso", b"x" * 700)], "only 700 bytes"),
                              (["--firmware", disk, disk], "no code"), (["--firmware", bench.path("none"), disk], "cannot read it"),
                              (["--firmware", bench.path("short", b"x"), disk], "1 bytes")):
-        run = subprocess.run(pc_command(bench, *arguments), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-                             stdin=subprocess.DEVNULL)
+        run = ended(pc_command(bench, *arguments))
         check(run.returncode == 2 and words in run.stderr, f"{arguments}: exit code {run.returncode}\n{run.stderr}")
