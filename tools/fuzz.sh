@@ -2,52 +2,37 @@
 # Runs the fuzz targets: Clang's libFuzzer with AddressSanitizer and UBSan.
 #
 #   tools/fuzz.sh [SECONDS [TARGET...]]    each target for so long (default 60), several at once as there are processors
-#   tools/fuzz.sh --run FOLDER TARGET OPTION...    one that is built, with options of libFuzzer's own, so that it repeats
+#   tools/fuzz.sh --run FOLDER TARGET OPTION...    one that is built, with options of libFuzzer's own
 #
 # Inputs that crash it stand in build-sanitize/findings/TARGET. Give such a file to build-sanitize/fuzz/fuzz_TARGET to see it again; when
 # it is mended, it belongs into tests/fuzz/corpus/TARGET.
 set -euo pipefail
 source_folder=$(cd "$(dirname "$0")/.." && pwd)
 
-# prepare FOLDER TARGET: the folders that a run begins with
-prepare() {
-    rm -rf "$1/fuzz-work/$2"
-    mkdir -p "$1/fuzz-work/$2" "$1/findings/$2"
-}
-
-options=(-timeout=30 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0)
-
-# run FOLDER TARGET OPTION...
-run() {
-    local folder=$1 target=$2
-    shift 2
-    prepare "$folder" "$target"
-    "$folder/fuzz/fuzz_$target" "${options[@]}" -artifact_prefix="$folder/findings/$target/" "$@" "$folder/fuzz-work/$target" \
-        "$source_folder/tests/fuzz/corpus/$target"
-}
-
-# repeat FOLDER TARGET OPTION...: a run that can be repeated. With a given seed libFuzzer still goes by the order in which the file system
-# lists the corpus, by the clock (when it reads its own findings again) and by what the code compares, addresses among it; those depend on
-# where the kernel puts things, and of the stack on the length of arguments and environment. What remains is the timing of threads: disks have
+# run FOLDER TARGET OPTION...: so that it can be repeated. With a given seed libFuzzer still goes by the order in which the file system lists
+# the corpus, by the clock (when it reads its own findings again) and by what the code compares, addresses among it; those depend on where
+# the kernel puts things, and of the stack on the length of arguments and environment. What remains is the timing of threads: disks have
 # theirs, so that ahci, floppy, ide and virtio_device come to cover one thing or another first.
-repeat() {
+run() {
     local folder=$1 target=$2 fixed=() inputs
     shift 2
-    prepare "$folder" "$target"
-    mapfile -t inputs < <(cd "$source_folder/tests/fuzz/corpus" && LC_ALL=C ls "$target" | sed "s,^,corpus/$target/,")
-    ln -sfn "$source_folder/tests/fuzz/corpus" "$folder/corpus"
+    cd "$folder"
+    rm -rf "fuzz-work/$target"
+    mkdir -p "fuzz-work/$target" "findings/$target"
+    ln -sfn "$source_folder/tests/fuzz/corpus" corpus
+    mapfile -t inputs < <(LC_ALL=C ls "corpus/$target" | sed "s,^,corpus/$target/,")
+    printf '%s,' "${inputs[@]}" | sed 's/,$//' >"fuzz-work/$target.inputs"
     # Some containers do not allow it; the run is as good then, but does not repeat.
     if setarch -R true 2>/dev/null; then fixed=(setarch -R); fi
-    cd "$folder"
-    printf '%s,' "${inputs[@]}" | sed 's/,$//' >"fuzz-work/$target.inputs"
     # The sanitizers look for their symbolizer in PATH.
-    env -i PATH=/usr/bin:/bin ASAN_OPTIONS="${ASAN_OPTIONS:-}" UBSAN_OPTIONS="${UBSAN_OPTIONS:-}" \
-        "${fixed[@]}" "fuzz/fuzz_$target" "${options[@]}" -reload=0 -artifact_prefix="findings/$target/" "$@" -seed_inputs="@fuzz-work/$target.inputs" "fuzz-work/$target"
+    env -i PATH=/usr/bin:/bin ASAN_OPTIONS="${ASAN_OPTIONS:-}" UBSAN_OPTIONS="${UBSAN_OPTIONS:-}" "${fixed[@]}" "fuzz/fuzz_$target" \
+        -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 -reload=0 -artifact_prefix="findings/$target/" "$@" \
+        -seed_inputs="@fuzz-work/$target.inputs" "fuzz-work/$target"
 }
 
 if [[ ${1:-} == --run ]]; then
     shift
-    repeat "$@"
+    run "$@"
     exit
 fi
 case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
